@@ -1,0 +1,5 @@
+//go:build race
+
+package multiselect
+
+const raceEnabled = true
