@@ -1,0 +1,1208 @@
+// Package muxertest is the suite that each muxer passes. It begins with
+// nettest.TestConn, and has a test for each defect that was found in muxers in use.
+//
+// Tests that depend on time run in a testing/synctest bubble, over [Pipe].
+package muxertest
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"io"
+	"net"
+	"os"
+	"regexp"
+	"runtime"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"golang.org/x/net/nettest"
+
+	"github.com/plexus-p2p/plexus/muxer"
+)
+
+// A Subject is a muxer under test, and what its protocol is able to do.
+type Subject struct {
+	Muxer muxer.Muxer
+
+	// Limited is the same muxer, but it lets the peer have 8 streams only.
+	Limited muxer.Muxer
+
+	// Windows tells that a writer waits for a slow reader. Without, Muxer's
+	// queues have to be endless for this suite.
+	Windows bool
+
+	// Codes tells that the peer learns the code of Reset and Close.
+	Codes bool
+
+	// Backlog is how many streams may be opened before the peer acknowledges
+	// one; 0: any number.
+	Backlog int
+}
+
+// Test holds a muxer to all that muxer.Session and muxer.Stream promise.
+func Test(t *testing.T, s Subject) {
+	t.Run("Conn", func(t *testing.T) { testConn(t, s) })
+	for _, c := range []struct {
+		name string
+		f    func(t *testing.T, s Subject)
+	}{
+		{"HalfClose", testHalfClose},
+		{"CloseBeforeWrite", testCloseBeforeWrite},
+		{"CloseUnread", testCloseUnread},
+		{"CloseRead", testCloseRead},
+		{"Reset", testReset},
+		{"Deadline", testDeadline},
+		{"DeadlineWakesAll", testDeadlineWakesAll},
+		{"DeadlineWhileStuck", testDeadlineWhileStuck},
+		{"CloseWakesAll", testCloseWakesAll},
+		{"SessionCloseWakesAll", testSessionCloseWakesAll},
+		{"HangUpWakesAll", testHangUpWakesAll},
+		{"BackPressure", testBackPressure},
+		{"SlowReader", testSlowReader},
+		{"NobodyReads", testNobodyReads},
+		{"OtherReads", testOtherReads},
+		{"TwoReaders", testTwoReaders},
+		{"ConcurrentWriters", testConcurrentWriters},
+		{"OpenBothWays", testOpenBothWays},
+		{"OpenLeak", testOpenLeak},
+		{"OpenWaits", testOpenWaits},
+		{"Refusal", testRefusal},
+		{"ResetStorm", testResetStorm},
+		{"GracefulClose", testGracefulClose},
+		{"CloseCode", testCloseCode},
+		{"CloseAtOnce", testCloseAtOnce},
+		{"CloseWithoutServe", testCloseWithoutServe},
+		{"Lingering", testLingering},
+		{"SilentPeer", testSilentPeer},
+		{"Goroutines", testGoroutines},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) { c.f(t, s) })
+		})
+	}
+	t.Run("Allocs", func(t *testing.T) { testAllocs(t, s) })
+}
+
+// A Kind of connection that sessions run on.
+type Kind struct {
+	Name string
+	Make func(t testing.TB) (client, server net.Conn)
+}
+
+// Kinds are connections with different habits.
+var Kinds = []Kind{
+	{"memory", func(testing.TB) (net.Conn, net.Conn) { return Pipe(64 << 10) }},
+	{"tight", func(testing.TB) (net.Conn, net.Conn) { return Pipe(7) }},
+	{"unbuffered", func(testing.TB) (net.Conn, net.Conn) { return net.Pipe() }},
+	{"records", func(testing.TB) (net.Conn, net.Conn) {
+		a, b := Pipe(64 << 10)
+		return Records(a, 65519), Records(b, 65519)
+	}},
+	{"small records", func(testing.TB) (net.Conn, net.Conn) {
+		a, b := Pipe(64 << 10)
+		return Records(a, 13), Records(b, 13)
+	}},
+	{"tcp", func(t testing.TB) (net.Conn, net.Conn) { return TCP(t) }},
+}
+
+// TCP returns the two ends of a TCP connection over loopback.
+func TCP(t testing.TB) (client, server net.Conn) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	if client, err = net.Dial("tcp", l.Addr().String()); err != nil {
+		t.Fatal(err)
+	}
+	if server, err = l.Accept(); err != nil {
+		t.Fatal(err)
+	}
+	return client, server
+}
+
+func testConn(t *testing.T, s Subject) {
+	for _, kind := range Kinds {
+		t.Run(kind.Name, func(t *testing.T) {
+			nettest.TestConn(t, func() (c1, c2 net.Conn, stop func(), err error) {
+				p := connect(t, s.Muxer, kind)
+				c1, c2 = p.open()
+				return c1, c2, p.cut, nil
+			})
+		})
+	}
+}
+
+// Pair is two ends of a session.
+type Pair struct {
+	t              testing.TB
+	Client, Server muxer.Session
+	conns          [2]net.Conn
+	Accepted       chan muxer.Stream // by the server
+	served         sync.WaitGroup
+}
+
+// NewPair runs a session over a connection in memory.
+func NewPair(t testing.TB, m muxer.Muxer) *Pair { return connect(t, m, Kinds[0]) }
+
+func connect(t testing.TB, m muxer.Muxer, kind Kind) *Pair {
+	t.Helper()
+	p := &Pair{t: t, Accepted: make(chan muxer.Stream, 10000)}
+	p.conns[0], p.conns[1] = kind.Make(t)
+	p.Client, p.Server = m.New(p.conns[0], true), m.New(p.conns[1], false)
+	p.served.Go(func() { p.Client.Serve(func(s muxer.Stream) { s.Reset(0) }) })
+	p.served.Go(func() { p.Server.Serve(func(s muxer.Stream) { p.Accepted <- s }) })
+	t.Cleanup(p.cut)
+	return p
+}
+
+// cut ends both sessions at once.
+func (p *Pair) cut() {
+	p.Client.Close(past(), 0)
+	p.Server.Close(past(), 0)
+	p.served.Wait()
+}
+
+// open returns the two ends of a new stream, on which nothing is under way.
+func (p *Pair) open() (a, b muxer.Stream) {
+	p.t.Helper()
+	a, err := p.Client.Open(context.Background())
+	if err != nil {
+		p.t.Fatal("Open:", err)
+	}
+	if _, err := a.Write([]byte("x")); err != nil {
+		p.t.Fatal("first Write:", err)
+	}
+	b = <-p.Accepted
+	if _, err := io.ReadFull(b, make([]byte, 1)); err != nil {
+		p.t.Fatal("first Read:", err)
+	}
+	return a, b
+}
+
+// past returns a context that has ended.
+func past() context.Context {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	return ctx
+}
+
+// within returns a context that ends after d.
+func within(t testing.TB, d time.Duration) context.Context {
+	ctx, cancel := context.WithTimeout(context.Background(), d)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+func wantErr(t testing.TB, what string, err, want error) {
+	t.Helper()
+	if !errors.Is(err, want) {
+		t.Errorf("%s: got %v, want %v", what, err, want)
+	}
+}
+
+// wantReset checks that err says that the stream was reset.
+func wantReset(t testing.TB, what string, err error, code muxer.Code, remote bool) {
+	t.Helper()
+	e, ok := errors.AsType[*muxer.StreamError](err)
+	if !ok || e.Code != code || e.Remote != remote {
+		t.Errorf("%s: got %v, want a reset with code %#x, remote=%v", what, err, code, remote)
+	}
+}
+
+// wantEnd checks that err says that the session ended.
+func wantEnd(t testing.TB, what string, err error, remote bool) {
+	t.Helper()
+	e, ok := errors.AsType[*muxer.SessionError](err)
+	if !ok || e.Remote != remote {
+		t.Errorf("%s: got %v, want the end of the session, remote=%v", what, err, remote)
+	}
+}
+
+func (s Subject) code(c muxer.Code) muxer.Code {
+	if s.Codes {
+		return c
+	}
+	return 0
+}
+
+// wantRead checks that the next bytes of r are want.
+func wantRead(t testing.TB, r io.Reader, want string) {
+	t.Helper()
+	b := make([]byte, len(want))
+	if n, err := io.ReadFull(r, b); err != nil || string(b) != want {
+		t.Fatalf("read %q, %v; want %q", b[:n], err, want)
+	}
+}
+
+func write(t testing.TB, w io.Writer, s string) {
+	t.Helper()
+	if n, err := w.Write([]byte(s)); n != len(s) || err != nil {
+		t.Fatalf("Write of %d bytes: %d, %v", len(s), n, err)
+	}
+}
+
+func testHalfClose(t *testing.T, s Subject) {
+	p := NewPair(t, s.Muxer)
+	a, b := p.open()
+	write(t, a, "question")
+	if err := a.CloseWrite(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := a.Write([]byte("x")); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("Write after CloseWrite: %v", err)
+	}
+	got, err := io.ReadAll(b)
+	if string(got) != "question" || err != nil {
+		t.Fatalf("got %q, %v", got, err)
+	}
+	write(t, b, "answer")
+	if err := b.Close(); err != nil {
+		t.Fatal(err)
+	}
+	got, err = io.ReadAll(a)
+	if string(got) != "answer" || err != nil {
+		t.Fatalf("got %q, %v", got, err)
+	}
+	if err := a.Close(); err != nil {
+		t.Fatal(err)
+	}
+	synctest.Wait()
+	time.Sleep(10 * time.Millisecond) // ends that nobody waits for may be late
+	for _, x := range []muxer.Session{p.Client, p.Server} {
+		if st := x.Stats(); st.Streams != 0 || st.Received != 0 {
+			t.Errorf("after both ends closed: %+v", st)
+		}
+	}
+}
+
+func testCloseBeforeWrite(t *testing.T, s Subject) {
+	p := NewPair(t, s.Muxer)
+	for _, end := range []func(muxer.Stream) error{muxer.Stream.Close, muxer.Stream.CloseWrite} {
+		a, err := p.Client.Open(context.Background())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := end(a); err != nil {
+			t.Fatal(err)
+		}
+		b := <-p.Accepted
+		if n, err := b.Read(make([]byte, 1)); n != 0 || err != io.EOF {
+			t.Errorf("got %d, %v, want EOF", n, err)
+		}
+		a.Close()
+		b.Close()
+	}
+}
+
+// A peer that closes without reading must not lose what it wrote, nor block us.
+func testCloseUnread(t *testing.T, s Subject) {
+	p := NewPair(t, s.Muxer)
+	a, b := p.open()
+	write(t, b, "answer")
+	write(t, a, strings.Repeat("unread", 1000))
+	if err := b.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for range 100 { // in all more than a window
+		write(t, a, strings.Repeat("z", 10000))
+	}
+	a.CloseWrite()
+	got, err := io.ReadAll(a)
+	if string(got) != "answer" || err != nil {
+		t.Errorf("got %q, %v", got, err)
+	}
+	if _, err := b.Read(make([]byte, 1)); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("Read after Close: %v", err)
+	}
+	if _, err := b.Write(make([]byte, 1)); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("Write after Close: %v", err)
+	}
+	synctest.Wait()
+	if n := p.Server.Stats().Received; n != 0 {
+		t.Errorf("%d bytes are held for a closed stream", n)
+	}
+}
+
+func testCloseRead(t *testing.T, s Subject) {
+	p := NewPair(t, s.Muxer)
+	a, b := p.open()
+	read := make(chan error, 1)
+	go func() {
+		_, err := b.Read(make([]byte, 1))
+		read <- err
+	}()
+	synctest.Wait()
+	if err := b.CloseRead(); err != nil {
+		t.Fatal(err)
+	}
+	wantErr(t, "blocked Read", <-read, net.ErrClosed)
+	for range 100 {
+		write(t, a, strings.Repeat("z", 10000))
+	}
+	write(t, b, "still here")
+	wantRead(t, a, "still here")
+}
+
+func testReset(t *testing.T, s Subject) {
+	p := NewPair(t, s.Muxer)
+	for _, flip := range []bool{false, true} {
+		a, b := p.open()
+		if flip {
+			a, b = b, a
+		}
+		write(t, b, "never read")
+		errs := make(chan error, 2)
+		go func() {
+			_, err := a.Read(make([]byte, 0, 1)[:1])
+			for err == nil {
+				_, err = a.Read(make([]byte, 1))
+			}
+			errs <- err
+		}()
+		synctest.Wait()
+		if err := a.Reset(7); err != nil {
+			t.Fatal(err)
+		}
+		wantReset(t, "own blocked Read", <-errs, 7, false)
+		_, err := a.Write([]byte("x"))
+		wantReset(t, "own Write", err, 7, false)
+		synctest.Wait()
+		_, err = b.Read(make([]byte, 1))
+		wantReset(t, "peer's Read", err, s.code(7), true)
+		_, err = b.Write(make([]byte, 1))
+		wantReset(t, "peer's Write", err, s.code(7), true)
+		for _, end := range []error{a.Close(), b.Close(), a.Reset(1), b.Reset(1)} {
+			if end != nil {
+				t.Errorf("ending a stream that was reset: %v", end)
+			}
+		}
+	}
+	a, b := p.open() // the session goes on
+	write(t, a, "x")
+	wantRead(t, b, "x")
+	synctest.Wait()
+	if n := p.Client.Stats().Streams; n != 1 {
+		t.Errorf("%d streams, want 1", n)
+	}
+}
+
+func testDeadline(t *testing.T, s Subject) {
+	p := NewPair(t, s.Muxer)
+	a, b := p.open()
+	for _, set := range []func(time.Time) error{a.SetReadDeadline, a.SetDeadline} {
+		start := time.Now()
+		set(start.Add(time.Hour))
+		set(start.Add(time.Second))
+		_, err := a.Read(make([]byte, 1))
+		wantErr(t, "Read", err, os.ErrDeadlineExceeded)
+		if e, ok := err.(net.Error); !ok || !e.Timeout() {
+			t.Errorf("%v is not a timeout as net has them", err)
+		}
+		if d := time.Since(start); d != time.Second {
+			t.Errorf("a deadline of 1 s ended the Read after %v", d)
+		}
+		set(time.Time{})
+	}
+	// One that moves away does not end the Read.
+	start := time.Now()
+	a.SetReadDeadline(start.Add(time.Second))
+	time.AfterFunc(500*time.Millisecond, func() { a.SetReadDeadline(start.Add(3 * time.Second)) })
+	time.AfterFunc(2*time.Second, func() { b.Write([]byte("late")) })
+	wantRead(t, a, "late")
+	// Data that waits is not returned after the deadline, nor lost.
+	write(t, b, "kept")
+	time.Sleep(5 * time.Second)
+	_, err := a.Read(make([]byte, 4))
+	wantErr(t, "Read after the deadline", err, os.ErrDeadlineExceeded)
+	a.SetReadDeadline(time.Time{})
+	wantRead(t, a, "kept")
+}
+
+// blocked starts 8 goroutines that read, and 8 that write if the muxer has windows,
+// and returns where their errors come out once all of them are blocked.
+func blocked(t *testing.T, s Subject, a muxer.Stream) (errs chan error, n int) {
+	errs = make(chan error, 16)
+	for range 8 {
+		n++
+		go func() {
+			_, err := a.Read(make([]byte, 1))
+			errs <- err
+		}()
+		if s.Windows {
+			n++
+			go func() {
+				var err error
+				for err == nil {
+					_, err = a.Write(make([]byte, 10000))
+				}
+				errs <- err
+			}()
+		}
+	}
+	synctest.Wait()
+	return errs, n
+}
+
+// wantAll waits for n errors, for a second.
+func wantAll(t *testing.T, errs chan error, n int, check func(error)) {
+	t.Helper()
+	timeout := time.After(time.Second)
+	for i := range n {
+		select {
+		case err := <-errs:
+			check(err)
+		case <-timeout:
+			t.Fatalf("%d of %d calls are still blocked", n-i, n)
+		}
+	}
+}
+
+func testDeadlineWakesAll(t *testing.T, s Subject) {
+	p := NewPair(t, s.Muxer)
+	a, b := p.open()
+	for _, d := range []time.Duration{-time.Hour, 0, 10 * time.Millisecond} {
+		errs, n := blocked(t, s, a)
+		a.SetDeadline(time.Now().Add(d))
+		wantAll(t, errs, n, func(err error) { wantErr(t, "blocked call", err, os.ErrDeadlineExceeded) })
+		a.SetDeadline(time.Time{})
+	}
+	go io.Copy(io.Discard, b) // the stream still works
+	for range 100 {
+		write(t, a, strings.Repeat("z", 10000))
+	}
+	write(t, b, "y")
+	wantRead(t, a, "y")
+}
+
+// A Write ends at its deadline even if the connection takes no bytes at all.
+func testDeadlineWhileStuck(t *testing.T, s Subject) {
+	a, b := Pipe(100)
+	x := s.Muxer.New(a, true)
+	var served sync.WaitGroup
+	served.Go(func() { x.Serve(func(muxer.Stream) {}) })
+	st, err := x.Open(context.Background())
+	if err != nil {
+		t.Fatal(err)
+	}
+	start := time.Now()
+	st.SetWriteDeadline(start.Add(time.Second))
+	for err == nil {
+		_, err = st.Write(make([]byte, 1000))
+	}
+	wantErr(t, "Write", err, os.ErrDeadlineExceeded)
+	if d := time.Since(start); d != time.Second {
+		t.Errorf("a deadline of 1 s ended the Write after %v", d)
+	}
+	st.SetReadDeadline(time.Now().Add(time.Second))
+	_, err = st.Read(make([]byte, 1))
+	wantErr(t, "Read", err, os.ErrDeadlineExceeded)
+	st.Close() // blocks no more than Reset
+	st.Reset(1)
+	x.Close(past(), 0)
+	served.Wait()
+	b.Close()
+}
+
+func testCloseWakesAll(t *testing.T, s Subject) {
+	p := NewPair(t, s.Muxer)
+	a, _ := p.open()
+	errs, n := blocked(t, s, a)
+	a.Close()
+	wantAll(t, errs, n, func(err error) { wantErr(t, "blocked call", err, net.ErrClosed) })
+
+	a, b := p.open()
+	errs, n = blocked(t, s, a)
+	b.Reset(3)
+	wantAll(t, errs, n, func(err error) { wantReset(t, "blocked call", err, s.code(3), true) })
+}
+
+func testSessionCloseWakesAll(t *testing.T, s Subject) {
+	p := NewPair(t, s.Muxer)
+	a, _ := p.open()
+	_, b := p.open()
+	errs, n := blocked(t, s, a)
+	errs2, n2 := blocked(t, s, b)
+	p.Client.Close(past(), 5)
+	wantAll(t, errs, n, func(err error) {
+		wantEnd(t, "blocked call", err, false)
+		wantErr(t, "blocked call", err, net.ErrClosed)
+	})
+	wantAll(t, errs2, n2, func(err error) { wantEnd(t, "peer's blocked call", err, true) })
+}
+
+func testHangUpWakesAll(t *testing.T, s Subject) {
+	p := NewPair(t, s.Muxer)
+	a, _ := p.open()
+	errs, n := blocked(t, s, a)
+	p.conns[1].Close()
+	wantAll(t, errs, n, func(err error) {
+		wantEnd(t, "blocked call", err, true)
+		if errors.Is(err, io.EOF) {
+			t.Error("the end of the connection is taken for the end of the stream")
+		}
+	})
+	if _, err := p.Client.Open(context.Background()); err == nil {
+		t.Error("Open works after the end")
+	}
+}
+
+func testBackPressure(t *testing.T, s Subject) {
+	if !s.Windows {
+		t.Skip("the protocol has no windows")
+	}
+	p := NewPair(t, s.Muxer)
+	a, b := p.open()
+	a.SetWriteDeadline(time.Now().Add(time.Second))
+	sent := 0
+	var err error
+	for err == nil {
+		var n int
+		n, err = a.Write(make([]byte, 100000))
+		sent += n
+	}
+	wantErr(t, "Write", err, os.ErrDeadlineExceeded)
+	if sent < 200<<10 || sent > 1<<20 {
+		t.Errorf("%d bytes were taken for a reader that does not read", sent)
+	}
+	if st := p.Server.Stats(); st.Received > sent*11/10+2<<10 {
+		t.Errorf("%d bytes cost %d", sent, st.Received)
+	}
+	a.SetWriteDeadline(time.Time{})
+	a.CloseWrite()
+	if n, err := io.Copy(io.Discard, b); int(n) != sent || err != nil {
+		t.Errorf("read %d, %v; sent %d", n, err, sent)
+	}
+}
+
+// A stream whose reader does not read never holds up another.
+func testSlowReader(t *testing.T, s Subject) {
+	p := NewPair(t, s.Muxer)
+	slow, _ := p.open()
+	a, b := p.open()
+	go func() {
+		for range 200 {
+			if _, err := slow.Write(make([]byte, 10000)); err != nil {
+				return
+			}
+		}
+	}()
+	go io.Copy(b, b)
+	start := time.Now()
+	for range 100 {
+		write(t, a, "ping")
+		wantRead(t, a, "ping")
+	}
+	if d := time.Since(start); d > 100*time.Millisecond {
+		t.Errorf("100 round trips beside a slow reader took %v", d)
+	}
+}
+
+// What arrives is dealt with within a moment even if no stream is read.
+func testNobodyReads(t *testing.T, s Subject) {
+	p := NewPair(t, s.Muxer)
+	a, b := p.open()
+	write(t, b, "x")
+	wantRead(t, a, "x") // its reader had the read token, and does not come back
+	start := time.Now()
+	write(t, b, "y")
+	for !a.Ready() {
+		time.Sleep(time.Millisecond)
+	}
+	if d := time.Since(start); d > 5*time.Millisecond {
+		t.Errorf("data was received after %v", d)
+	}
+	c, err := p.Client.Open(context.Background())
+	if err != nil {
+		t.Fatal(err)
+	}
+	write(t, c, "z")
+	start = time.Now()
+	<-p.Accepted
+	if d := time.Since(start); d > 5*time.Millisecond {
+		t.Errorf("a stream was accepted after %v", d)
+	}
+	p.conns[1].Close()
+	start = time.Now()
+	p.served.Wait()
+	if d := time.Since(start); d > 5*time.Millisecond {
+		t.Errorf("the end was noticed after %v", d)
+	}
+}
+
+// A reader gets its bytes while others read, come late, or leave.
+func testOtherReads(t *testing.T, s Subject) {
+	p := NewPair(t, s.Muxer)
+	const n = 20
+	var as, bs [n]muxer.Stream
+	for i := range n {
+		as[i], bs[i] = p.open()
+	}
+	var wg sync.WaitGroup
+	for i, a := range as {
+		wg.Go(func() {
+			for j := range 50 {
+				want := []byte{byte(i), byte(j)}
+				got := make([]byte, 2)
+				start := time.Now()
+				if i%3 == 0 { // give up now and then, maybe while leading
+					a.SetReadDeadline(start.Add(time.Duration(j) * 100 * time.Microsecond))
+				}
+				_, err := io.ReadFull(a, got)
+				if errors.Is(err, os.ErrDeadlineExceeded) {
+					a.SetReadDeadline(time.Time{})
+					_, err = io.ReadFull(a, got)
+				}
+				if err != nil || !bytes.Equal(got, want) {
+					t.Errorf("got %v, %v; want %v", got, err, want)
+					return
+				}
+				if d := time.Since(start); d > 10*time.Millisecond {
+					t.Errorf("waited %v", d)
+				}
+				time.Sleep(time.Duration(i*j%7) * 300 * time.Microsecond)
+			}
+		})
+		wg.Go(func() {
+			for j := range 50 {
+				time.Sleep(time.Duration((i+j)%5) * 400 * time.Microsecond)
+				bs[i].Write([]byte{byte(i), byte(j)})
+			}
+		})
+	}
+	wg.Wait()
+}
+
+// Each byte goes to one of a stream's readers, and none is left behind.
+func testTwoReaders(t *testing.T, s Subject) {
+	p := NewPair(t, s.Muxer)
+	a, b := p.open()
+	var mu sync.Mutex
+	total := 0
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() {
+			buf := make([]byte, 777)
+			for {
+				n, err := b.Read(buf)
+				mu.Lock()
+				total += n
+				mu.Unlock()
+				if err != nil {
+					wantErr(t, "Read", err, io.EOF)
+					return
+				}
+			}
+		})
+	}
+	for i := range 100 {
+		write(t, a, strings.Repeat("z", 5000))
+		if i%3 == 0 {
+			synctest.Wait()
+		}
+	}
+	a.CloseWrite()
+	wg.Wait()
+	if total != 500000 {
+		t.Errorf("%d bytes, want 500000", total)
+	}
+}
+
+// Sixteen writers on one stream, and a reader that is sometimes slow: the window
+// is never overrun, no wake-up is lost, and no Write is torn.
+func testConcurrentWriters(t *testing.T, s Subject) {
+	p := NewPair(t, s.Muxer)
+	a, b := p.open()
+	const writers, each = 16, 40
+	var wg sync.WaitGroup
+	for i := range writers {
+		wg.Go(func() {
+			for j := range each {
+				size := (i*131+j*977)%20000 + 4
+				msg := bytes.Repeat([]byte{byte(i)}, size)
+				binary.BigEndian.PutUint32(msg, uint32(size)<<8|uint32(i))
+				if n, err := a.Write(msg); n != size || err != nil {
+					t.Errorf("Write: %d, %v", n, err)
+					return
+				}
+			}
+		})
+	}
+	go func() { wg.Wait(); a.CloseWrite() }()
+	for msgs := 0; ; msgs++ {
+		var head [4]byte
+		if _, err := io.ReadFull(b, head[:]); err == io.EOF && msgs == writers*each {
+			break
+		} else if err != nil {
+			t.Fatalf("after %d messages: %v", msgs, err)
+		}
+		v := binary.BigEndian.Uint32(head[:])
+		body := make([]byte, v>>8-4)
+		if _, err := io.ReadFull(b, body); err != nil {
+			t.Fatal(err)
+		}
+		if bytes.Count(body, []byte{byte(v)}) != len(body) {
+			t.Fatalf("the bytes of two Writes are mixed")
+		}
+		if msgs%50 == 0 {
+			time.Sleep(10 * time.Millisecond)
+		}
+	}
+}
+
+func testOpenBothWays(t *testing.T, s Subject) {
+	a, b := Pipe(64 << 10)
+	x, y := s.Muxer.New(a, true), s.Muxer.New(b, false)
+	var wg sync.WaitGroup
+	serve := func(x muxer.Session) {
+		x.Serve(func(s muxer.Stream) {
+			go func() {
+				io.Copy(s, s)
+				s.Close()
+			}()
+		})
+	}
+	wg.Go(func() { serve(x) })
+	wg.Go(func() { serve(y) })
+	var clients sync.WaitGroup
+	for _, z := range []muxer.Session{x, y} {
+		for range 50 {
+			clients.Go(func() {
+				st, err := z.Open(context.Background())
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				msg := strings.Repeat("hello", 10000)
+				go func() {
+					st.Write([]byte(msg))
+					st.CloseWrite()
+				}()
+				got, err := io.ReadAll(st)
+				if string(got) != msg || err != nil {
+					t.Errorf("echo: %d bytes of %d, %v", len(got), len(msg), err)
+				}
+				st.Close()
+			})
+		}
+	}
+	clients.Wait()
+	x.Close(past(), 0)
+	y.Close(past(), 0)
+	wg.Wait()
+}
+
+// A stream that fails, in whatever way, gives its place in the backlog back.
+func testOpenLeak(t *testing.T, s Subject) {
+	p := NewPair(t, s.Muxer)
+	go func() {
+		for st := range p.Accepted {
+			st.Reset(1)
+		}
+	}()
+	ctx := within(t, time.Minute)
+	for i := range 1000 {
+		st, err := p.Client.Open(ctx)
+		if err != nil {
+			t.Fatalf("Open %d: %v", i, err)
+		}
+		switch i % 4 {
+		case 0:
+			st.Write([]byte("x"))
+			st.Read(make([]byte, 1)) // until it is reset
+		case 1:
+			st.Reset(1) // before the peer knows of it
+		case 2:
+			st.Write([]byte("x"))
+			st.Reset(1)
+		case 3:
+			st.Close()
+		}
+	}
+	synctest.Wait()
+	time.Sleep(10 * time.Millisecond)
+	if n := p.Client.Stats().Streams; n != 0 {
+		t.Errorf("%d streams are left", n)
+	}
+	close(p.Accepted)
+}
+
+// Open waits while the backlog is full, until its context ends.
+func testOpenWaits(t *testing.T, s Subject) {
+	if s.Backlog == 0 {
+		t.Skip("the protocol has no acknowledgement")
+	}
+	a, b := Pipe(1 << 20)
+	x := s.Muxer.New(a, true)
+	var served sync.WaitGroup
+	served.Go(func() { x.Serve(func(muxer.Stream) {}) })
+	ctx := within(t, time.Second)
+	start := time.Now()
+	for i := range s.Backlog {
+		st, err := x.Open(ctx)
+		if err != nil {
+			t.Fatalf("Open %d: %v", i, err)
+		}
+		write(t, st, "x")
+	}
+	_, err := x.Open(ctx)
+	wantErr(t, "Open", err, context.DeadlineExceeded)
+	if d := time.Since(start); d != time.Second {
+		t.Errorf("a context of 1 s ended Open after %v", d)
+	}
+	// A peer comes at last, and acknowledges.
+	y := s.Muxer.New(b, false)
+	served.Go(func() { y.Serve(func(muxer.Stream) {}) })
+	start = time.Now()
+	if _, err := x.Open(within(t, time.Second)); err != nil {
+		t.Error(err)
+	}
+	if d := time.Since(start); d > 10*time.Millisecond {
+		t.Errorf("acknowledgements were seen after %v", d)
+	}
+	// The session's end ends it as well.
+	z := s.Muxer.New(func() net.Conn { a, _ := Pipe(1 << 20); return a }(), true)
+	served.Go(func() { z.Serve(func(muxer.Stream) {}) })
+	for range s.Backlog {
+		z.Open(context.Background())
+	}
+	time.AfterFunc(time.Second, func() { z.Close(past(), 9) })
+	_, err = z.Open(context.Background())
+	wantEnd(t, "Open", err, false)
+	x.Close(past(), 0)
+	y.Close(past(), 0)
+	served.Wait()
+}
+
+// Streams over the limit are reset; the others go on.
+func testRefusal(t *testing.T, s Subject) {
+	p := NewPair(t, s.Limited)
+	a, b := p.open()
+	var streams []muxer.Stream
+	for range 10000 {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+		st, err := p.Client.Open(ctx)
+		cancel()
+		if err != nil {
+			t.Fatal(err)
+		}
+		write(t, st, "x")
+		streams = append(streams, st)
+		if n := p.Server.Stats().Streams; n > 8 {
+			t.Fatalf("the server has %d streams", n)
+		}
+	}
+	synctest.Wait()
+	time.Sleep(10 * time.Millisecond)
+	refused := 0
+	for _, st := range streams {
+		if st.Ready() {
+			_, err := st.Read(make([]byte, 1))
+			wantReset(t, "Read", err, s.code(muxer.StreamResourceLimitExceeded), true)
+			refused++
+		}
+	}
+	if refused != 9993 {
+		t.Errorf("%d of 10000 streams were refused, want 9993", refused)
+	}
+	write(t, a, "hello")
+	wantRead(t, b, "hello")
+	for range 7 { // each that ends makes room for another
+		(<-p.Accepted).Reset(0)
+	}
+	synctest.Wait()
+	c, d := p.open()
+	write(t, c, "again")
+	wantRead(t, d, "again")
+	if n := p.Client.Stats().Streams; n != 2 {
+		t.Errorf("%d streams are left", n)
+	}
+}
+
+// Two ends that reset everything at once do not wait for each other, even if the
+// connection holds next to nothing.
+func testResetStorm(t *testing.T, s Subject) {
+	a, b := Pipe(16)
+	x, y := s.Limited.New(a, true), s.Limited.New(b, false)
+	var served, clients sync.WaitGroup
+	for _, z := range []muxer.Session{x, y} {
+		served.Go(func() { z.Serve(func(s muxer.Stream) { s.Reset(1) }) })
+		for range 20 {
+			clients.Go(func() {
+				for range 100 {
+					st, err := z.Open(within(t, time.Minute))
+					if err != nil {
+						t.Error(err)
+						return
+					}
+					st.SetDeadline(time.Now().Add(time.Minute))
+					st.Write([]byte("x"))
+					if _, err := st.Read(make([]byte, 1)); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
+						t.Errorf("Read: %v", err)
+					}
+				}
+			})
+		}
+	}
+	clients.Wait()
+	x.Close(past(), 0)
+	y.Close(past(), 0)
+	served.Wait()
+}
+
+// "Write ok → Close ok → the whole message arrived", twenty times of twenty, though
+// the reader is slow to start and then reads slowly.
+func testGracefulClose(t *testing.T, s Subject) {
+	for _, size := range []int{100, 10000, 200000} {
+		for range 20 {
+			p := NewPair(t, s.Muxer)
+			a, _ := p.Client.Open(context.Background())
+			msg := strings.Repeat("m", size)
+			write(t, a, msg)
+			if err := a.CloseWrite(); err != nil {
+				t.Fatal(err)
+			}
+			if err := p.Client.Close(within(t, 10*time.Second), 0); err != nil {
+				t.Fatal("Close:", err)
+			}
+			b := <-p.Accepted
+			got, err := io.ReadAll(b)
+			if len(got) != size || err != nil {
+				t.Fatalf("read %d of %d bytes, %v", len(got), size, err)
+			}
+		}
+	}
+	// Without the end of the stream, the reader learns that something is missing.
+	p := NewPair(t, s.Muxer)
+	a, _ := p.open()
+	b, c := p.open()
+	write(t, a, "begun")
+	write(t, b, "done")
+	b.Close()
+	start := time.Now()
+	if err := p.Client.Close(within(t, 10*time.Second), 17); err != nil {
+		t.Fatal("Close:", err)
+	}
+	if d := time.Since(start); d > 100*time.Millisecond {
+		t.Errorf("Close took %v though the peer hung up", d)
+	}
+	got, err := io.ReadAll(c)
+	if string(got) != "done" || err != nil {
+		t.Errorf("got %q, %v", got, err)
+	}
+}
+
+func testCloseCode(t *testing.T, s Subject) {
+	p := NewPair(t, s.Muxer)
+	a, b := p.open()
+	write(t, a, "begun")
+	if err := p.Client.Close(within(t, 10*time.Second), 17); err != nil {
+		t.Fatal("Close:", err)
+	}
+	got, err := io.ReadAll(b)
+	if string(got) != "begun" {
+		t.Errorf("got %q", got)
+	}
+	if e, ok := errors.AsType[*muxer.SessionError](err); !ok || !e.Remote || e.Code != s.code(17) {
+		t.Errorf("the peer's streams end with %v, want code %#x", err, s.code(17))
+	}
+	_, err = a.Read(make([]byte, 1))
+	if e, ok := errors.AsType[*muxer.SessionError](err); !ok || e.Remote || e.Code != 17 {
+		t.Errorf("our streams end with %v", err)
+	}
+	if _, err := p.Client.Open(context.Background()); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("Open after Close: %v", err)
+	}
+	if err := p.Client.Close(context.Background(), 1); err != nil {
+		t.Errorf("a second Close: %v", err)
+	}
+	p.served.Wait()
+}
+
+// A context that has ended closes at once, whatever is stuck.
+func testCloseAtOnce(t *testing.T, s Subject) {
+	a, b := Pipe(10)
+	x := s.Muxer.New(a, true)
+	var wg sync.WaitGroup
+	wg.Go(func() { wantEnd(t, "Serve", x.Serve(func(muxer.Stream) {}), false) })
+	for range 3 {
+		st, err := x.Open(context.Background())
+		if err != nil {
+			t.Fatal(err)
+		}
+		wg.Go(func() {
+			var err error
+			for err == nil {
+				_, err = st.Write(make([]byte, 1000))
+			}
+			wantEnd(t, "Write", err, false)
+		})
+	}
+	synctest.Wait()
+	start := time.Now()
+	if err := x.Close(within(t, time.Second), 0); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("Close that could not send everything: %v", err)
+	}
+	if d := time.Since(start); d != time.Second {
+		t.Errorf("Close took %v", d)
+	}
+	wg.Wait()
+	b.Close()
+}
+
+func testCloseWithoutServe(t *testing.T, s Subject) {
+	a, b := Pipe(1000)
+	x := s.Muxer.New(a, true)
+	st, err := x.Open(context.Background())
+	if err != nil {
+		t.Fatal(err)
+	}
+	write(t, st, "x")
+	if err := x.Close(within(t, time.Second), 0); err != nil {
+		t.Error(err)
+	}
+	_, err = st.Read(make([]byte, 1))
+	wantEnd(t, "Read", err, false)
+	wantEnd(t, "Serve", x.Serve(func(muxer.Stream) {}), false)
+	if _, err := io.Copy(io.Discard, b); err != nil {
+		t.Error(err)
+	}
+}
+
+// The peer reads on after we have said goodbye, and what it still sends arrives.
+func testLingering(t *testing.T, s Subject) {
+	p := NewPair(t, s.Muxer)
+	a, b := p.open()
+	closed := make(chan error)
+	time.AfterFunc(time.Second, func() { closed <- p.Client.Close(within(t, time.Minute), 0) })
+	p.conns[1] = nil
+	if err := <-closed; err != nil {
+		t.Error(err)
+	}
+	_, err := b.Read(make([]byte, 1))
+	wantEnd(t, "Read", err, true)
+	_, err = a.Read(make([]byte, 1))
+	wantEnd(t, "Read", err, false)
+}
+
+// A peer that falls silent in the middle of a frame, and one that hangs up there.
+func testSilentPeer(t *testing.T, s Subject) {
+	// What a client sends for one stream and 100 bytes.
+	a, b := Pipe(1000)
+	x := s.Muxer.New(a, true)
+	st, _ := x.Open(context.Background())
+	write(t, st, strings.Repeat("b", 100))
+	x.Close(past(), 0)
+	sent, _ := io.ReadAll(b)
+
+	for cut := 1; cut < len(sent); cut += 3 {
+		for _, hangUp := range []bool{false, true} {
+			a, b := Pipe(1000)
+			y := s.Muxer.New(a, false)
+			var wg sync.WaitGroup
+			wg.Go(func() {
+				err := y.Serve(func(st muxer.Stream) {
+					wg.Go(func() {
+						_, err := io.ReadFull(st, make([]byte, 100))
+						wantEnd(t, "Read", err, hangUp)
+					})
+				})
+				wantEnd(t, "Serve", err, hangUp)
+			})
+			b.Write(sent[:cut])
+			synctest.Wait()
+			if hangUp {
+				b.Close()
+			} else {
+				y.Close(within(t, time.Second), 0)
+			}
+			wg.Wait()
+		}
+	}
+}
+
+// goroutines counts those of the bubble.
+func goroutines() int {
+	buf := make([]byte, 1<<20)
+	all := string(buf[:runtime.Stack(buf, true)])
+	bubble := regexp.MustCompile(`synctest bubble \d+`).FindString(all) // our own comes first
+	return strings.Count(all, bubble+"]")
+}
+
+// A session has one goroutine at each end, and none after its end.
+func testGoroutines(t *testing.T, s Subject) {
+	before := goroutines()
+	p := NewPair(t, s.Muxer)
+	var as, bs []muxer.Stream
+	for range 20 {
+		a, b := p.open()
+		write(t, b, "x")
+		wantRead(t, a, "x")
+		a.SetReadDeadline(time.Now().Add(time.Second))
+		a.Read(make([]byte, 1))
+		as, bs = append(as, a), append(bs, b)
+	}
+	time.Sleep(time.Second)
+	synctest.Wait()
+	if n := goroutines() - before; n != 2 {
+		t.Errorf("%d goroutines for two idle ends of a session, want 2", n)
+	}
+	for i := range as {
+		as[i].Close()
+		bs[i].Close()
+	}
+	p.Client.Close(within(t, time.Minute), 0)
+	p.served.Wait()
+	synctest.Wait()
+	if n := goroutines() - before; n != 0 {
+		t.Errorf("%d goroutines are left", n)
+	}
+}
+
+// Opening, one echo and closing allocate the two ends of the stream and little else.
+func testAllocs(t *testing.T, s Subject) {
+	a, b := TCP(t)
+	x, y := s.Muxer.New(a, true), s.Muxer.New(b, false)
+	var served sync.WaitGroup
+	served.Go(func() { x.Serve(func(muxer.Stream) {}) })
+	streams := make(chan muxer.Stream)
+	served.Go(func() { y.Serve(func(s muxer.Stream) { streams <- s }) })
+	go func() {
+		buf := make([]byte, 32)
+		for s := range streams {
+			for {
+				n, err := s.Read(buf)
+				if err != nil {
+					break
+				}
+				s.Write(buf[:n])
+			}
+			s.Close()
+		}
+	}()
+	buf := make([]byte, 32)
+	n := testing.AllocsPerRun(1000, func() {
+		st, err := x.Open(context.Background())
+		if err != nil {
+			t.Fatal(err)
+		}
+		st.Write(buf)
+		if _, err := io.ReadFull(st, buf); err != nil {
+			t.Fatal(err)
+		}
+		st.Close()
+	})
+	if n > 8 {
+		t.Errorf("open, echo and close allocate %v times, want at most 8", n)
+	}
+	x.Close(past(), 0)
+	y.Close(past(), 0)
+	served.Wait()
+	close(streams)
+}

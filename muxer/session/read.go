@@ -1,0 +1,291 @@
+package session
+
+import (
+	"sync"
+	"time"
+)
+
+// A recordReader is a connection that hands out what it received where it lies,
+// such as security.RecordReader. The slice is valid until the next call.
+type recordReader interface {
+	ReadRecord() ([]byte, error)
+}
+
+const (
+	// A session reads into smallRead bytes of its own, and under bulk into a
+	// pooled buffer of bigRead.
+	smallRead = 2 << 10
+	bigRead   = 128 << 10
+
+	// How long the read token stays free for a reader that is about to come
+	// back, and how long a frame that nobody waits for waits for company.
+	moment = time.Millisecond
+)
+
+var bigReads = sync.Pool{New: func() any { b := make([]byte, bigRead); return &b }}
+
+// lead reads the connection with the read token, which is free, until there is
+// something for the caller: a Read of st, which may have posted where it wants its
+// bytes, or a Write, w, that waits for its window. With a nil st it reads for Serve,
+// until the token is better left to somebody else.
+func (s *Session) lead(st *Stream, w *write, post bool) {
+	s.reading, s.leader, s.grace = true, st, false
+	for s.err == nil {
+		s.stepBack = nil
+		err := s.parse()
+		for len(s.newborn) > 0 && s.err == nil {
+			born := s.newborn[0]
+			s.newborn = append(s.newborn[:0], s.newborn[1:]...)
+			s.mu.Unlock()
+			s.accept(born)
+			s.mu.Lock()
+		}
+		if s.ctl.n > 0 {
+			s.kick()
+		}
+		if err != nil {
+			s.violated(err)
+		} else if s.readErr != nil {
+			s.failRead(s.readErr)
+		}
+		if s.err != nil || s.stepBack != nil || st != nil && st.settled(w, post) {
+			break
+		}
+		s.fill()
+	}
+	s.reading, s.leader = false, nil
+	s.leave(st)
+}
+
+// settled tells whether there is something for those who lead for st.
+func (st *Stream) settled(w *write, post bool) bool {
+	if w != nil {
+		return st.window > 0 || len(w.p) == 0 || st.writeErr() != nil
+	}
+	return post && st.rn > 0 || st.rbuf.n > 0 || st.readErr() != nil
+}
+
+// fill reads once.
+func (s *Session) fill() {
+	if s.interrupted {
+		s.interrupted = false
+		s.conn.SetReadDeadline(time.Time{})
+	}
+	if s.records == nil && s.big == nil && s.small == nil {
+		s.small = make([]byte, smallRead)
+	}
+	buf := s.small
+	if s.big != nil {
+		buf = *s.big
+	}
+	s.inRead = true
+	s.mu.Unlock()
+	var err error
+	if s.records != nil {
+		buf, err = s.records.ReadRecord()
+	} else {
+		var n int
+		n, err = s.conn.Read(buf)
+		buf = buf[:n]
+	}
+	s.mu.Lock()
+	s.inRead = false
+	s.in = buf
+	if len(buf) > 0 {
+		s.received, s.timeouts = s.now(), 0
+	}
+	if s.records == nil && err == nil {
+		if s.big == nil && len(buf) == smallRead {
+			s.big = bigReads.Get().(*[]byte)
+		} else if s.big != nil && len(buf) < smallRead {
+			copy(s.small, buf)
+			s.in = s.small[:len(buf)]
+			s.freeBuffers()
+		}
+	}
+	if err == nil {
+		return
+	}
+	if isTimeout(err) && s.timeouts < 100 { // a hundred in a row, and the connection is broken
+		s.timeouts++
+		s.interrupted = true // by us, or by somebody else
+		return
+	}
+	s.readErr = err
+}
+
+func (s *Session) freeBuffers() {
+	if s.big != nil {
+		bigReads.Put(s.big)
+		s.big = nil
+	}
+}
+
+// interrupt makes the leader look up from conn.Read.
+func (s *Session) interrupt() {
+	if s.inRead {
+		s.interrupted = true
+		s.conn.SetReadDeadline(time.Unix(1, 0))
+	}
+}
+
+// leave is called when st's leader, or Serve for a nil st, has put the token down.
+func (s *Session) leave(st *Stream) {
+	switch {
+	case s.err != nil:
+	case s.stepBack != nil:
+		s.startGrace(s.stepBack)
+	case st == nil:
+	case st.readErr() != nil && !st.local:
+		// The peer opened this stream, and will open more.
+		s.pass()
+	case st.readErr() == nil && st.prompt || s.waiters.n == 0:
+		st.left = s.received
+		s.startGrace(st)
+	default:
+		st.left = s.received
+		s.pass()
+	}
+}
+
+// startGrace keeps the token free for a moment.
+func (s *Session) startGrace(st *Stream) {
+	s.grace, s.graceFor = true, st
+	s.leaves++
+	s.armTick()
+}
+
+// endGrace gives the token away if it is kept for somebody.
+func (s *Session) endGrace() {
+	if s.grace {
+		s.pass()
+	}
+}
+
+// pass wakes one who takes the token, which is free. Whoever was woken and does
+// not take it, because it has to leave, passes it on.
+func (s *Session) pass() {
+	s.grace, s.graceFor = false, nil
+	for st := s.waiters.first; st != nil; st = s.waiters.next(st) {
+		if st.rblocked == 0 && st.window > 0 {
+			continue // a Write that waits for its turn to write
+		}
+		s.waiters.remove(st) // to the end: the next time it is another's turn
+		s.waiters.push(st)
+		st.readers.Broadcast()
+		st.writers.Broadcast()
+		return
+	}
+	s.server.Signal()
+}
+
+// passOn is called by one who waited for the token, among other things, and
+// leaves without it.
+func (s *Session) passOn() {
+	if !s.reading && !s.grace && s.err == nil {
+		s.pass()
+	}
+}
+
+// armTick makes onTick run in a moment.
+func (s *Session) armTick() {
+	if s.ticking {
+		return
+	}
+	s.ticking = true
+	s.leavesMark = s.leaves
+	if s.tick == nil {
+		s.tick = time.AfterFunc(moment, s.onTick)
+	} else {
+		s.tick.Reset(moment)
+	}
+}
+
+// onTick ends a grace that is over, and sends control frames that have waited
+// for company. It stays armed over many graces: most end with the return of
+// the reader, and a timer for each would cost more than all the rest.
+func (s *Session) onTick() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.ticking = false
+	if s.err != nil {
+		return
+	}
+	if s.grace {
+		if s.leaves == s.leavesMark {
+			s.pass()
+		} else {
+			s.armTick()
+		}
+	}
+	if s.ctl.n > 0 {
+		s.urgent = true
+		s.kick()
+	}
+}
+
+// parse delivers what was received. It returns an error if the peer broke the rules.
+func (s *Session) parse() error {
+	for s.err == nil {
+		if s.body > 0 {
+			n := min(s.body, len(s.in))
+			if n == 0 {
+				return nil
+			}
+			b := s.in[:n]
+			s.in = s.in[n:]
+			s.body -= n
+			if s.cur != nil {
+				s.deliver(s.cur, b)
+			}
+			if s.body > 0 {
+				return nil
+			}
+			if s.fin {
+				s.cur.end()
+			}
+			s.cur, s.fin = nil, false
+			continue
+		}
+		if len(s.in) == 0 {
+			return nil
+		}
+		f, err := s.next()
+		if err != nil {
+			return err
+		}
+		if f == (Frame{Kind: Skip}) {
+			continue
+		}
+		if err := s.handle(f); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// next parses the head of one frame. It returns an empty Skip if its rest has
+// not been received.
+func (s *Session) next() (Frame, error) {
+	old := len(s.carry)
+	if old == 0 {
+		f, n, err := s.cfg.Wire.Parse(s.in)
+		if err != nil || n > 0 {
+			s.in = s.in[n:]
+			return f, err
+		}
+	}
+	// A piece of the head came before, or the head is not complete.
+	s.carry = append(s.carry, s.in[:min(len(s.in), max(s.cfg.MaxHead-old, 1))]...)
+	f, n, err := s.cfg.Wire.Parse(s.carry)
+	if err != nil {
+		return f, err
+	}
+	if n == 0 {
+		s.in = s.in[len(s.carry)-old:]
+		return Frame{Kind: Skip}, nil
+	}
+	s.in = s.in[n-old:]
+	s.carry = s.carry[:0]
+	return f, nil
+}

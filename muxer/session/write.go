@@ -1,0 +1,356 @@
+package session
+
+import (
+	"net"
+	"os"
+	"sync"
+
+	"github.com/plexus-p2p/plexus/muxer"
+)
+
+const (
+	// maxBatch is what goes to the connection at once: one Noise message.
+	maxBatch = 65519
+
+	// quantum is what a stream may put into a batch if others wait.
+	quantum = 16 << 10
+
+	// maxControl is how much of a batch control frames take at most, and
+	// minFrame how much must be left for another stream to have its turn.
+	maxControl = 16 << 10
+	minFrame   = 1 << 10
+
+	// maxFirst bounds the body of a stream's first frame: rust-yamux before
+	// 0.13.10 panics if it is longer than the window (CVE-2026-32314).
+	maxFirst = 16 << 10
+)
+
+var batches = sync.Pool{New: func() any { b := make([]byte, 0, maxBatch); return &b }}
+
+// A write is what one Write has still to send.
+type write struct {
+	p    []byte
+	next *write
+	busy bool
+}
+
+// Write implements net.Conn.
+func (st *Stream) Write(p []byte) (n int, err error) {
+	s := st.s
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	st.check(&st.wlimit)
+	if err := st.writeErr(); err != nil {
+		return 0, err
+	}
+	if s.closing != nil {
+		return 0, s.closing
+	}
+	if len(p) == 0 {
+		return 0, nil
+	}
+	w := &st.first
+	if w.busy {
+		w = new(write)
+	}
+	w.p, w.next, w.busy = p, nil, true
+	last := &st.writes
+	for *last != nil {
+		last = &(*last).next
+	}
+	*last = w
+	st.wrote, st.answered = true, false
+	st.enqueue()
+	st.waiting++
+	s.pending++
+
+	waited := false
+	for len(w.p) > 0 {
+		if err = st.writeErr(); err != nil {
+			break
+		}
+		switch {
+		case !s.writing && s.ring.n+s.fresh.n > 0:
+			s.writing = true
+			if st.wlimit.at.IsZero() {
+				s.send(s.batch())
+				s.writing = false
+			} else {
+				// A deadline could not end conn.Write: another goroutine does it.
+				s.out = s.batch()
+				go s.flushFn()
+			}
+		case st.window <= 0 && !s.reading && !(waited && s.grace):
+			st.arm()
+			s.lead(st, w, false)
+		default:
+			st.arm()
+			st.wait(&st.writers, &st.wblocked)
+			waited = true
+		}
+	}
+	n = len(p) - len(w.p)
+	for l := &st.writes; *l != nil; l = &(*l).next {
+		if *l == w {
+			*l = w.next
+			break
+		}
+	}
+	w.p, w.busy = nil, false
+	if st.ackDue {
+		s.queue(st) // it was to ride with what was not sent
+	}
+	st.waiting--
+	s.pending--
+	if waited {
+		s.passOn()
+	}
+	s.kick()
+	return n, err
+}
+
+// writeErr is why nothing more can be sent, or cannot at the moment.
+func (st *Stream) writeErr() error {
+	switch {
+	case st.wlimit.expired:
+		return os.ErrDeadlineExceeded
+	case st.err != nil:
+		return st.err
+	case st.wclosed:
+		return net.ErrClosed
+	case st.s.err != nil:
+		return st.s.err
+	}
+	return st.s.mute
+}
+
+// enqueue puts the stream in the ring of those that wait for their turn, if it has
+// something to send and may. A stream that had nothing to send before has its turn first.
+func (st *Stream) enqueue() {
+	if !st.inRing && st.writes != nil && st.window > 0 {
+		st.inRing = true
+		st.s.fresh.push(st)
+	}
+}
+
+// queue puts control frames of st into the next batch. The caller kicks.
+func (s *Session) queue(st *Stream) {
+	if !st.inCtl {
+		st.inCtl = true
+		s.ctl.push(st)
+	}
+}
+
+// control sends control frames of st, or of the session, soon.
+func (s *Session) control(st *Stream) {
+	if st != nil {
+		s.queue(st)
+	}
+	s.urgent = true
+	s.kick()
+}
+
+// kick sees to it that what waits is written, if nobody is writing.
+func (s *Session) kick() {
+	if s.writing || s.err != nil {
+		return
+	}
+	if s.mute != nil {
+		s.dropControl()
+		return
+	}
+	for s.fresh.n+s.ring.n > 0 {
+		q := &s.fresh
+		if q.n == 0 {
+			q = &s.ring
+		}
+		if st := q.ring[q.head]; st.writes != nil && st.window > 0 {
+			st.writers.Broadcast()
+			return
+		}
+		q.pop().inRing = false
+	}
+	switch {
+	case s.urgent:
+		s.writing = true
+		go s.flushFn()
+	case s.ctl.n > 0:
+		s.armTick()
+	case s.closing != nil:
+		s.closers.Broadcast()
+	case s.gone != nil && s.all.n == 0:
+		s.fail(s.gone)
+	}
+}
+
+// flush writes what waits, with the write token, in a goroutine of its own.
+func (s *Session) flush() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	b := s.out
+	s.out = nil
+	if b == nil {
+		b = s.batch()
+	}
+	s.send(b)
+	s.writing = false
+	s.kick()
+}
+
+// send writes a batch, with the write token.
+func (s *Session) send(b *[]byte) {
+	var err error
+	s.mu.Unlock()
+	if len(*b) > 0 {
+		_, err = s.conn.Write(*b)
+	}
+	batches.Put(b)
+	s.mu.Lock()
+	if err != nil {
+		s.failWrite(err)
+	}
+}
+
+// batch takes the next frames: control frames first, then streams in turn.
+func (s *Session) batch() *[]byte {
+	buf := batches.Get().(*[]byte)
+	b := (*buf)[:0]
+	wire := s.cfg.Wire
+	for s.pongs.n > 0 {
+		b = wire.Append(b, Frame{Kind: Pong, Value: s.pongs.pop()})
+	}
+	if s.pingDue {
+		s.pingDue = false
+		s.pingSent = s.now()
+		b = wire.Append(b, Frame{Kind: Ping, Value: s.pingID})
+	}
+	for s.rsts.n > 0 && len(b) < maxControl {
+		r := s.rsts.pop()
+		b = wire.Append(b, Frame{Kind: Reset, ID: r.id, Value: uint64(r.code)})
+	}
+	for s.ctl.n > 0 && len(b) < maxControl {
+		st := s.ctl.pop()
+		st.inCtl = false
+		if st.writes != nil && st.window > 0 && st.grant == 0 {
+			continue // its flags ride with its data
+		}
+		b = s.appendControl(b, st)
+	}
+	s.urgent = s.rsts.n+s.ctl.n > 0
+	for s.fresh.n+s.ring.n > 0 && maxBatch-len(b) >= minFrame+2*s.cfg.MaxHead {
+		// Old streams are sure of half the batch.
+		q := &s.fresh
+		if q.n == 0 || s.ring.n > 0 && len(b) >= maxBatch/2 {
+			q = &s.ring
+		}
+		st := q.pop()
+		st.inRing = false
+		b = s.appendData(b, st)
+		if st.writes != nil && st.window > 0 {
+			st.inRing = true
+			s.ring.push(st)
+		}
+	}
+	*buf = b
+	return buf
+}
+
+// dropControl forgets what cannot be sent any more.
+func (s *Session) dropControl() {
+	s.pongs, s.rsts, s.pingDue, s.urgent = fifo[uint64]{}, fifo[refusal]{}, false, false
+	var b []byte
+	for s.ctl.n > 0 {
+		st := s.ctl.pop()
+		st.inCtl = false
+		b = s.appendControl(b[:0], st)
+	}
+	s.closers.Broadcast()
+}
+
+// announce gives the stream its ID. IDs go up in the order of first frames, as some
+// protocols ask for.
+func (s *Session) announce(st *Stream) {
+	st.synDue = false
+	st.id = s.nextID
+	s.nextID += 2
+	s.streams[st.id] = st
+}
+
+// flags returns those that the stream's next frame carries.
+func (s *Session) flags(st *Stream) Flags {
+	var f Flags
+	if st.synDue {
+		s.announce(st)
+		f |= Open
+	}
+	if st.ackDue {
+		st.ackDue = false
+		f |= Ack
+	}
+	return f
+}
+
+// appendControl appends what st has to send besides data.
+func (s *Session) appendControl(b []byte, st *Stream) []byte {
+	if st.removed {
+		return b
+	}
+	if st.rstDue {
+		st.rstDue = false
+		b = s.cfg.Wire.Append(b, Frame{Kind: Reset, ID: st.id, Value: uint64(st.err.(*muxer.StreamError).Code)})
+		s.remove(st)
+		return b
+	}
+	flags := s.flags(st) // gives it an ID
+	f := Frame{Kind: Window, Flags: flags, ID: st.id, Value: uint64(st.grant)}
+	st.grant = 0
+	if st.finDue {
+		st.finDue, st.finSent = false, true
+		f.Flags |= Fin
+	}
+	if f.Flags != 0 || f.Value != 0 {
+		b = s.cfg.Wire.Append(b, f)
+	}
+	if st.finSent && st.eof {
+		s.remove(st)
+	}
+	return b
+}
+
+// appendData appends one frame of st's data, as long as it is st's turn.
+func (s *Session) appendData(b []byte, st *Stream) []byte {
+	if st.writes == nil || st.window <= 0 {
+		return b
+	}
+	if st.grant > 0 {
+		b = s.appendControl(b, st)
+	}
+	limit := min(int64(maxBatch-len(b)-s.cfg.MaxHead), int64(s.cfg.MaxBody), st.window)
+	if s.fresh.n+s.ring.n > 0 {
+		limit = min(limit, quantum)
+	}
+	flags := s.flags(st)
+	f := Frame{Kind: Data, Flags: flags, ID: st.id}
+	if flags&Open != 0 {
+		limit = min(limit, maxFirst)
+	}
+	for w := st.writes; w != nil && f.Body < int(limit); w = w.next {
+		f.Body += min(len(w.p), int(limit)-f.Body)
+	}
+	b = s.cfg.Wire.Append(b, f)
+	st.window -= int64(f.Body)
+	for left := f.Body; left > 0; {
+		w := st.writes
+		n := min(len(w.p), left)
+		b = append(b, w.p[:n]...)
+		w.p = w.p[n:]
+		left -= n
+		if len(w.p) == 0 {
+			st.writes = w.next
+			if st.wblocked > 0 {
+				st.writers.Broadcast()
+			}
+		}
+	}
+	return b
+}
