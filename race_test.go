@@ -1,0 +1,5 @@
+//go:build race
+
+package plexus_test
+
+const raceEnabled = true
