@@ -187,24 +187,41 @@ func (h *Host) dial(ctx context.Context, info peer.AddrInfo, asked bool) (*Conn,
 	return ev.Conn, nil
 }
 
-// resolve gathers the peer's addresses and replaces names by what they stand
-// for. What fails is an attempt that failed.
+// resolving is how many names of one dial are looked up at the same time.
+const resolving = 8
+
+// resolve gathers the peer's addresses, Limits.Addrs at most, and replaces
+// names by what they stand for. What fails is an attempt that failed.
 func (h *Host) resolve(ctx context.Context, info peer.AddrInfo, ev *Dialed) []ma.Multiaddr {
 	all := info.Addrs
 	if info.ID != "" {
 		all = append(all[:len(all):len(all)], h.peers.Addrs(info.ID)...)
 	}
-	var addrs []ma.Multiaddr
-	for _, a := range all {
+	for _, a := range all[min(len(all), h.limits.Addrs):] {
+		ev.skip(a, fmt.Errorf("%w: more than %d addresses (Limits.Addrs)", ErrLimit, h.limits.Addrs))
+	}
+	all = all[:min(len(all), h.limits.Addrs)]
+
+	found := make([][]ma.Multiaddr, len(all))
+	errs := make([]error, len(all))
+	slots := make(chan struct{}, resolving)
+	var wg sync.WaitGroup
+	for i, a := range all {
 		if h.takes(a) {
-			addrs = append(addrs, a)
+			found[i] = []ma.Multiaddr{a}
 			continue
 		}
-		begin := time.Now()
-		as, err := dial.Resolve(ctx, h.net, a, info.ID)
-		if err != nil {
-			ev.Attempts = append(ev.Attempts, Attempt{Addr: a, Took: time.Since(begin), Err: err})
-			continue
+		slots <- struct{}{}
+		wg.Go(func() { // ends with ctx
+			found[i], errs[i] = dial.Resolve(ctx, h.net, a, info.ID)
+			<-slots
+		})
+	}
+	wg.Wait()
+	var addrs []ma.Multiaddr
+	for i, as := range found {
+		if errs[i] != nil {
+			ev.skip(all[i], errs[i])
 		}
 		for _, a := range as {
 			a, _ := peer.SplitAddr(a)

@@ -81,6 +81,9 @@ type DialError struct {
 	Err      error // why nothing was tried, or what ended the dial before its attempts did; may be nil
 }
 
+// listed is how many attempts the text of an error has. The error has them all.
+const listed = 16
+
 func (e *DialError) Error() string {
 	var b strings.Builder
 	b.WriteString("plexus: dial")
@@ -95,8 +98,11 @@ func (e *DialError) Error() string {
 		fmt.Fprintf(&b, ": %s: %v", e.Attempts[0].Addr, e.Attempts[0].Err)
 	case n > 1:
 		fmt.Fprintf(&b, ": all %d addresses failed", n)
-		for _, a := range e.Attempts {
+		for _, a := range e.Attempts[:min(n, listed)] {
 			fmt.Fprintf(&b, "; %s: %v", a.Addr, a.Err)
+		}
+		if n > listed {
+			fmt.Fprintf(&b, "; and %d more", n-listed)
 		}
 	}
 	return b.String()

@@ -148,6 +148,9 @@ func (h *Host) ID() peer.ID { return h.id }
 // Key is the host's identity.
 func (h *Host) Key() peer.PrivKey { return h.cfg.Key }
 
+// Done is closed when the host has closed its connections.
+func (h *Host) Done() <-chan struct{} { return h.ctx.Done() }
+
 // Peers is what the host knows of other peers.
 func (h *Host) Peers() *Peers { return &h.peers }
 

@@ -82,7 +82,7 @@ func New(cfg Config) (*plexus.Host, error) {
 		return nil, err
 	}
 	if !cfg.NoServices {
-		identify.Start(h, identify.Config{Agent: cfg.Agent})
+		identify.Start(h, identify.Config{Agent: cfg.Agent, Logger: cfg.Logger})
 		ping.Serve(h)
 	}
 	if err := listen(h, cfg.Listen); err != nil {

@@ -25,6 +25,7 @@ type event struct {
 	at  int64
 	seq uint64 // among events at one time: first pushed, first done
 	pos int    // in the heap, from 1; 0: not there
+	hop bool   // a packet comes to a link: no application can tell when in this instant
 	do  func()
 }
 
@@ -151,12 +152,17 @@ func (n *Network) run() {
 	n.now = max(n.now, now)
 	if !n.settled {
 		// Time has just come to here, for others too: let them act first.
-		n.settle()
-		return
+		for n.due(n.now) && n.events[0].hop {
+			n.first()
+		}
+		if n.due(n.now) || len(n.dirty) > 0 {
+			n.settle()
+			return
+		}
 	}
-	n.armed = never
 	// What arrives comes first, then applications react, then sockets send.
-	if !n.due(n.now) {
+	n.armed = never
+	if n.settled && !n.due(n.now) {
 		n.flush()
 	}
 	n.happen()
@@ -185,10 +191,14 @@ func (n *Network) due(now int64) bool { return len(n.events) > 0 && n.events[0].
 // happen does the events of this instant.
 func (n *Network) happen() {
 	for n.due(n.now) {
-		e := n.events[0]
-		n.cancel(e)
-		e.do()
+		n.first()
 	}
+}
+
+func (n *Network) first() {
+	e := n.events[0]
+	n.cancel(e)
+	e.do()
 }
 
 // flush lets the sockets send that have something to send.

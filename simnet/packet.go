@@ -97,7 +97,7 @@ func (n *Network) send(p *packet, payload int) {
 	}
 	n.trace(Sent, p, 0)
 	if p.from.has(p.dst.Addr()) {
-		p.to, p.stage = p.from, arrived
+		p.to, p.stage, p.hop = p.from, arrived, false
 		n.at(n.now, &p.event)
 		return
 	}
@@ -143,6 +143,7 @@ func (p *packet) forward() {
 			}
 		}
 		if p.stage == arrived || at > n.now && (p.stage == path || p.to.down.shared()) {
+			p.hop = p.stage != arrived
 			n.at(at, &p.event)
 			return
 		}

@@ -44,7 +44,29 @@ func (e *env) node(cfg node.Config) (*plexus.Host, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = e.logger(slog.LevelError + 1) // verbs say what failed
 	}
-	return node.New(cfg)
+	h, err := node.New(cfg)
+	if err == nil && e.Verbose {
+		h.Notify(func(ev plexus.Event) { logDial(cfg.Logger, ev) })
+	}
+	return h, err
+}
+
+// logDial logs each address that a dial tried, or left out.
+func logDial(log *slog.Logger, ev plexus.Event) {
+	d, ok := ev.(plexus.Dialed)
+	if !ok {
+		return
+	}
+	for _, a := range d.Attempts {
+		args := []any{"addr", a.Addr, "start", a.Start, "took", a.Took}
+		for _, s := range a.Stages {
+			args = append(args, s.Stage.String(), s.Done)
+		}
+		if a.Err != nil {
+			args = append(args, "err", a.Err)
+		}
+		log.Debug("dialed", args...)
+	}
 }
 
 // securities are those of --security, nil without it.
@@ -184,7 +206,7 @@ var errNowhere = errors.New("it says who, but not where: put an address before /
 
 // badAddr says that s is not an address and, where it can be guessed, what was meant.
 func badAddr(s string, err error) error {
-	why := err.Error()
+	why := strings.TrimPrefix(err.Error(), fmt.Sprintf("failed to parse multiaddr %q: ", s))
 	if hint := multiaddrFor(s); hint != "" {
 		why = "did you mean " + hint + "?"
 	}

@@ -14,7 +14,6 @@ import (
 	"github.com/plexus-p2p/plexus"
 	"github.com/plexus-p2p/plexus/dial"
 	"github.com/plexus-p2p/plexus/multiselect"
-	"github.com/plexus-p2p/plexus/peer"
 	"github.com/plexus-p2p/plexus/security"
 )
 
@@ -66,9 +65,6 @@ func (t *trial) Unwrap() error { return t.err }
 
 // describe turns any error into a failure.
 func describe(err error) *failure {
-	if f, ok := errors.AsType[*failure](err); ok {
-		return f
-	}
 	k, why := reason(err)
 	if t, ok := errors.AsType[*trial](err); ok {
 		why = "cannot " + t.what + ": " + why
@@ -78,6 +74,9 @@ func describe(err error) *failure {
 
 // reason says why, without what was tried.
 func reason(err error) (kind, string) {
+	if f, ok := errors.AsType[*failure](err); ok {
+		return f.Kind, f.Text
+	}
 	if de, ok := errors.AsType[*plexus.DialError](err); ok {
 		return dialReason(de)
 	}
@@ -122,10 +121,8 @@ func reason(err error) (kind, string) {
 		return kindLost, "the peer hung up: " + root(err)
 	case errors.Is(err, security.ErrHandshake):
 		return kindHandshake, "the handshake failed: " + root(err)
-	case errors.Is(err, peer.ErrKey), errors.Is(err, peer.ErrExposed):
-		return kindKey, err.Error()
-	case errors.As(err, &file):
-		return kindKey, err.Error()
+	case errors.As(err, &file): // verbs read no other files
+		return kindKey, fmt.Sprintf("key file %s: %v", file.Path, file.Err)
 	}
 	return kindFailed, strings.TrimPrefix(err.Error(), "plexus: ")
 }

@@ -50,6 +50,7 @@ func TestFailures(t *testing.T) {
 	other, _ := peer.GenerateKey(peer.Ed25519)
 	_, onlyTLS := remote(t, node.Config{Security: []security.Protocol{&tls.Protocol{}}})
 	_, onlyYamux := remote(t, node.Config{Muxers: []muxer.Muxer{&yamux.Muxer{}}})
+	_, mute := remote(t, node.Config{NoServices: true})
 	own := filepath.Join(t.TempDir(), "own.key")
 	if err := peer.SaveKey(own, h.Key()); err != nil {
 		t.Fatal(err)
@@ -115,6 +116,12 @@ func TestFailures(t *testing.T) {
 			name: "no perf", args: []string{"perf", addr}, kind: kindUnsupported,
 			want: []string{addr, "does not speak /perf/1.0.0"},
 		}, {
+			name: "no ping", args: []string{"ping", mute}, kind: kindUnsupported,
+			want: []string{"1 of 1 pings", "does not speak /ipfs/ping/1.0.0"},
+		}, {
+			name: "no identify", args: []string{"id", "--timeout", "50ms", mute}, kind: kindTimeout,
+			want: []string{"identify " + mute, "did not tell who it is within 50ms"},
+		}, {
 			name: "no secure channel in common", args: []string{"id", "--security", "noise", onlyTLS}, kind: kindUnsupported,
 			want: []string{"no secure channel in common", "/noise"},
 		}, {
@@ -134,7 +141,7 @@ func TestFailures(t *testing.T) {
 			want: []string{"all 2 addresses", "/ip4/192.0.2.1/tcp/7: connection refused", "/ip4/192.0.2.2/tcp/7: connection refused"},
 		}, {
 			name: "no key file", args: []string{"ping", "--key", filepath.Join(t.TempDir(), "none"), addr}, kind: kindKey,
-			want: []string{"no such file"},
+			want: []string{"key file", "no such file"},
 		}, {
 			name: "not a key file", args: []string{"key", "show", os.Args[0]}, kind: kindKey,
 			want: []string{os.Args[0]},

@@ -75,11 +75,11 @@ func (r visit) text(s style) string {
 	}
 	switch r.what {
 	case "connected":
-		return s.green("+ connected   ") + r.Peer.String() + " " + direction + " " + r.Addr + " (" + stack(r.Security, r.Muxer) + ")"
+		return s.green("+ connected    ") + r.Peer.String() + " " + direction + " " + r.Addr + " (" + stack(r.Security, r.Muxer) + ")"
 	case "identified":
-		return s.dim("  identified  ") + r.Peer.String() + " is " + clean(r.Agent)
+		return s.dim("  identified   ") + r.Peer.String() + " is " + clean(r.Agent)
 	}
-	line := s.red("- disconnected") + " " + r.Peer.String() + " after " + r.Lasted.String()
+	line := s.red("- disconnected ") + r.Peer.String() + " after " + r.Lasted.String()
 	if r.Error != "" {
 		line += ": " + clean(r.Error)
 	}

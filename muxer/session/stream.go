@@ -87,7 +87,7 @@ func (st *Stream) Read(p []byte) (int, error) {
 	}
 	st.waiting++
 	defer func() { st.waiting-- }()
-	for waited := false; ; {
+	for first, waited := true, false; ; first = false {
 		// What is due rides with what we write, but we are waiting now.
 		if st.synDue || st.ackDue || st.finDue {
 			s.control(st)
@@ -97,11 +97,11 @@ func (st *Stream) Read(p []byte) (int, error) {
 			st.rdst, st.rn = p, 0
 		}
 		st.arm()
-		if !s.reading && !(waited && s.grace) {
+		if !s.reading && (first || !s.grace) {
 			s.lead(st, nil, post)
 		} else {
 			st.wait(&st.readers, &st.rblocked)
-			waited = true // now, since it may have been given the token
+			waited = true // it may have been woken to take the token
 		}
 		n := 0
 		if post {

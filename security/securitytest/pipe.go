@@ -7,6 +7,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/plexus-p2p/plexus/security/internal/link"
 )
 
 // pipeSize is how many bytes wait in one direction of a [Pipe] before writes block.
@@ -18,6 +20,7 @@ const pipeSize = 256 << 10
 func Pipe() (client, server *End) {
 	there, back := newHalf(), newHalf()
 	client, server = &End{in: back, out: there}, &End{in: there, out: back}
+	client.writing, server.writing = link.NewTurn(), link.NewTurn()
 	return client, server
 }
 
@@ -28,6 +31,7 @@ type End struct {
 
 	Reads, Writes atomic.Int64 // calls that moved bytes
 
+	writing link.Turn // writes follow each other whole, as those of net.Conn do
 	in, out *half
 }
 
@@ -101,6 +105,8 @@ func (e *End) Read(p []byte) (int, error) {
 
 // Write implements net.Conn.
 func (e *End) Write(p []byte) (int, error) {
+	e.writing.Lock()
+	defer e.writing.Unlock()
 	h := e.out
 	h.mu.Lock()
 	defer h.mu.Unlock()

@@ -658,6 +658,12 @@ func (s *suite) concurrent(t *testing.T) {
 		}
 	}
 	wg.Go(func() { // one reader sees the order
+		defer func() {
+			if t.Failed() {
+				c.Close() // the other goroutines must not wait for ever
+				v.Close()
+			}
+		}()
 		var head [5]byte
 		for range writers * messages {
 			if _, err := io.ReadFull(v, head[:]); err != nil {
