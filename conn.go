@@ -39,7 +39,8 @@ type Conn struct {
 
 	mu         sync.Mutex
 	identity   *Identity
-	identified chan struct{} // closed with the first identity; made on demand
+	unknown    error         // why there is no identity
+	identified chan struct{} // closed when one of the two is set; made on demand
 }
 
 // Identity is what a peer tells of itself, as [Conn.Identity] has it. Its
@@ -202,21 +203,26 @@ func (c *Conn) Identity() *Identity {
 	return c.identity
 }
 
-// WaitIdentity waits until the peer has told of itself. It needs the package
-// identify to run on the host.
+// WaitIdentity waits until the peer has told of itself, or it is clear that it
+// will not. It needs the package identify to run on the host.
 func (c *Conn) WaitIdentity(ctx context.Context) (*Identity, error) {
 	c.mu.Lock()
-	if c.identity == nil && c.identified == nil {
+	if c.identified == nil {
 		c.identified = make(chan struct{})
+		if c.identity != nil || c.unknown != nil {
+			close(c.identified)
+		}
 	}
-	id, known := c.identity, c.identified
+	known := c.identified
 	c.mu.Unlock()
-	if id != nil {
-		return id, nil
-	}
 	select {
 	case <-known:
-		return c.Identity(), nil
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		if c.identity == nil {
+			return nil, &OpError{Op: "identify", Peer: c.link.peer, Addr: c.link.remote, Err: c.unknown}
+		}
+		return c.identity, nil
 	case <-ctx.Done():
 		return nil, context.Cause(ctx)
 	case <-c.ctx.Done():
@@ -224,19 +230,23 @@ func (c *Conn) WaitIdentity(ctx context.Context) (*Identity, error) {
 	}
 }
 
-// SetIdentity records what the peer has told. It is for the package identify.
-func (c *Conn) SetIdentity(id *Identity) {
+// SetIdentity records what the peer has told, or with a nil id why it has told
+// nothing. It is for the package identify.
+func (c *Conn) SetIdentity(id *Identity, why error) {
 	c.mu.Lock()
-	c.identity = id
-	if c.identified != nil {
-		select {
-		case <-c.identified:
-		default:
-			close(c.identified)
-		}
+	first := c.identity == nil && c.unknown == nil
+	if id != nil {
+		c.identity = id
+	} else {
+		c.unknown = why
+	}
+	if first && c.identified != nil {
+		close(c.identified)
 	}
 	c.mu.Unlock()
-	c.host.emit(Identified{c})
+	if id != nil {
+		c.host.emit(Identified{c})
+	}
 }
 
 // Conns yields the host's connections.

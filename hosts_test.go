@@ -530,3 +530,20 @@ func TestAllow(t *testing.T) {
 		}
 	}
 }
+
+// TestErrorTexts: errors say what happened in words.
+func TestErrorTexts(t *testing.T) {
+	for _, c := range []struct {
+		err  error
+		want string
+	}{
+		{&plexus.StreamError{Code: muxer.StreamResourceLimitExceeded, Remote: true}, "stream reset by the peer: resource limit exceeded"},
+		{&plexus.StreamError{Code: 7}, "stream reset by us: code 0x7"},
+		{&plexus.ConnError{Code: plexus.CodeShutdown, Remote: true}, "connection closed by the peer: shutdown"},
+		{&plexus.ConnError{Err: io.ErrUnexpectedEOF}, "connection closed by us: unexpected EOF"},
+	} {
+		if got := c.err.Error(); got != c.want {
+			t.Errorf("got %q, want %q", got, c.want)
+		}
+	}
+}

@@ -139,7 +139,7 @@ func (s *service) apply(c *plexus.Conn, m *message, push bool) error {
 			id.Addrs, id.Signed = addrs, signed
 		}
 		s.remember(c, &id)
-		c.SetIdentity(&id)
+		c.SetIdentity(&id, nil)
 	}
 	// What a peer sees is about the connection by which it says so.
 	put(c, plexus.Identity{Observed: parseAddr(m.observed)})

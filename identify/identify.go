@@ -219,6 +219,7 @@ func (s *service) identify(c *plexus.Conn) {
 	defer cancel()
 	if err := s.ask(ctx, c); err != nil {
 		s.log.Debug("peer not identified", "peer", c.Peer(), "addr", c.RemoteAddr(), "err", err)
+		c.SetIdentity(nil, err)
 		return
 	}
 	s.catchUp(ctx, c)

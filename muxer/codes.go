@@ -1,5 +1,7 @@
 package muxer
 
+import "fmt"
+
 // Why a connection ended. Append only.
 //
 // The numbers are those that go-libp2p deploys. The draft agrees with them for
@@ -29,3 +31,20 @@ const (
 	StreamGated
 	StreamCodeOutOfRange
 )
+
+// names are what the codes of connections and, one later, of streams mean.
+var names = [...]string{
+	"protocol negotiation failed", "resource limit exceeded", "rate limited", "protocol violation",
+	"supplanted", "garbage collected", "shutdown", "gated", "code out of range",
+}
+
+// describe names a code, of those that begin with first.
+func describe(c, first Code) string {
+	switch i := int64(c) - int64(first); {
+	case c == 0:
+		return ""
+	case i >= 0 && i < int64(len(names)):
+		return ": " + names[i]
+	}
+	return fmt.Sprintf(": code %#x", uint32(c))
+}

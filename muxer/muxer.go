@@ -10,7 +10,6 @@ package muxer
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net"
 	"time"
 )
@@ -87,7 +86,7 @@ type StreamError struct {
 }
 
 func (e *StreamError) Error() string {
-	return fmt.Sprintf("stream reset by %s, code %#x", side(e.Remote), uint32(e.Code))
+	return "stream reset by " + side(e.Remote) + describe(e.Code, StreamProtocolNegotiationFailed)
 }
 
 // A SessionError is why a session ended and all its streams with it.
@@ -98,7 +97,7 @@ type SessionError struct {
 }
 
 func (e *SessionError) Error() string {
-	s := fmt.Sprintf("connection closed by %s, code %#x", side(e.Remote), uint32(e.Code))
+	s := "connection closed by " + side(e.Remote) + describe(e.Code, ConnProtocolNegotiationFailed)
 	if e.Err != nil {
 		s += ": " + e.Err.Error()
 	}

@@ -165,7 +165,7 @@ func TestBandwidth(t *testing.T) {
 		"far":          {Config{Access: access, Path: Link{Latency: 50 * ms}}, 20e6, 0.6},
 		"loss":         {Config{Access: access, Path: Link{Latency: 5 * ms, Loss: 0.01}}, 10e6, 0.85},
 		"heavy loss":   {Config{Access: access, Path: Link{Latency: 5 * ms, Loss: 0.1}}, 5e6, 0.4},
-		"jitter":       {Config{Access: access, Path: Link{Latency: 10 * ms, Jitter: 5 * ms}}, 10e6, 0.75},
+		"jitter":       {Config{Access: access, Path: Link{Latency: 10 * ms, Jitter: 5 * ms}}, 10e6, 0.65},
 		"reordering":   {Config{Access: access, Path: Link{Latency: 10 * ms, Reorder: 0.05}}, 10e6, 0.85},
 		"path limit":   {Config{Path: Link{Latency: 5 * ms, Bandwidth: 100e6}}, 10e6, 0.9},
 		"short queue":  {Config{Path: Link{Latency: 5 * ms, Bandwidth: 100e6, Queue: 15000}}, 10e6, 0.75},

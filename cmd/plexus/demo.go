@@ -55,10 +55,10 @@ type moment struct {
 // trips is a number of round trips, as measured.
 type trips float64
 
-// String rounds to half a round trip what is near one: the rest is this machine's
-// work, not the link's.
+// String leaves out a bit more than a whole or half round trip: that is this
+// machine's work, not the link's.
 func (t trips) String() string {
-	if half := math.Round(float64(t)*2) / 2; math.Abs(float64(t)-half) < 0.15 {
+	if half := math.Floor(float64(t)*2+0.02) / 2; float64(t)-half < 0.15 {
 		return fmt.Sprintf("%.1f", half)
 	}
 	return fmt.Sprintf("%.1f", float64(t))

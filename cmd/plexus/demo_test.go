@@ -62,3 +62,11 @@ func TestDemoRoundTrips(t *testing.T) {
 		}
 	})
 }
+
+func TestTrips(t *testing.T) {
+	for n, want := range map[trips]string{0: "0.0", 1.01: "1.0", 1.499: "1.5", 2.53: "2.5", 3.1: "3.0", 3.2: "3.2", 3.36: "3.4", 4.2: "4.2"} {
+		if got := n.String(); got != want {
+			t.Errorf("%v: got %s want %s", float64(n), got, want)
+		}
+	}
+}

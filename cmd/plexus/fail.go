@@ -94,6 +94,8 @@ func reason(err error) (kind, string) {
 		return kindSelf, "it is this node itself"
 	case errors.Is(err, plexus.ErrNoTransport):
 		return kindNoTransport, "no transport of this node takes such an address"
+	case errors.Is(err, plexus.ErrNotDialable):
+		return kindAddress, "such an address leads nowhere"
 	case errors.Is(err, dial.ErrLost):
 		return kindSlower, "another address was faster"
 	case errors.Is(err, context.Canceled):

@@ -110,6 +110,9 @@ func TestFailures(t *testing.T) {
 			name: "no transport", args: []string{"ping", "/ip4/127.0.0.1/udp/1/quic-v1"}, kind: kindNoTransport,
 			want: []string{"/ip4/127.0.0.1/udp/1/quic-v1", "no transport"},
 		}, {
+			name: "port 0", args: []string{"ping", "/ip4/127.0.0.1/tcp/0"}, kind: kindAddress, status: 2,
+			want: []string{"/ip4/127.0.0.1/tcp/0", "leads nowhere"},
+		}, {
 			name: "no such protocol", args: []string{"cat", addr, "/nobody/speaks/1"}, kind: kindUnsupported,
 			want: []string{"open /nobody/speaks/1", addr, "does not speak"},
 		}, {
@@ -119,8 +122,8 @@ func TestFailures(t *testing.T) {
 			name: "no ping", args: []string{"ping", mute}, kind: kindUnsupported,
 			want: []string{"1 of 1 pings", "does not speak /ipfs/ping/1.0.0"},
 		}, {
-			name: "no identify", args: []string{"id", "--timeout", "50ms", mute}, kind: kindTimeout,
-			want: []string{"identify " + mute, "did not tell who it is within 50ms"},
+			name: "no identify", args: []string{"id", mute}, kind: kindUnsupported,
+			want: []string{"identify " + mute, "does not speak /ipfs/id/1.0.0"},
 		}, {
 			name: "no secure channel in common", args: []string{"id", "--security", "noise", onlyTLS}, kind: kindUnsupported,
 			want: []string{"no secure channel in common", "/noise"},

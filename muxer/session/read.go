@@ -57,6 +57,12 @@ func (s *Session) lead(st *Stream, w *write, post bool) {
 	s.leave(st)
 }
 
+// mayLead tells whether the read token is free, and not kept for somebody else. One
+// who comes anew may take it even so.
+func (s *Session) mayLead(st *Stream) bool {
+	return !s.reading && (!s.grace || s.graceFor == st)
+}
+
 // settled tells whether there is something for those who lead for st.
 func (st *Stream) settled(w *write, post bool) bool {
 	if w != nil {

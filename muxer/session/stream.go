@@ -97,7 +97,7 @@ func (st *Stream) Read(p []byte) (int, error) {
 			st.rdst, st.rn = p, 0
 		}
 		st.arm()
-		if !s.reading && (first || !s.grace) {
+		if first && !s.reading || s.mayLead(st) {
 			s.lead(st, nil, post)
 		} else {
 			st.wait(&st.readers, &st.rblocked)

@@ -80,7 +80,7 @@ func (st *Stream) Write(p []byte) (n int, err error) {
 				s.out = s.batch()
 				go s.flushFn()
 			}
-		case st.window <= 0 && !s.reading && !(waited && s.grace):
+		case st.window <= 0 && s.mayLead(st):
 			st.arm()
 			s.lead(st, w, false)
 		default:
@@ -199,11 +199,13 @@ func (s *Session) flush() {
 
 // send writes a batch, with the write token.
 func (s *Session) send(b *[]byte) {
-	var err error
-	s.mu.Unlock()
-	if len(*b) > 0 {
-		_, err = s.conn.Write(*b)
+	if len(*b) == 0 {
+		batches.Put(b)
+		return
 	}
+	s.passOn() // the peer may not read before we do
+	s.mu.Unlock()
+	_, err := s.conn.Write(*b)
 	batches.Put(b)
 	s.mu.Lock()
 	if err != nil {

@@ -61,6 +61,7 @@ func Test(t *testing.T, cfg Config) {
 		{"Close", s.close},
 		{"ReadDeadline", s.readDeadline},
 		{"WriteDeadline", s.writeDeadline},
+		{"WriteError", s.writeError},
 		{"Tamper", s.tamper},
 		{"Reorder", s.reorder},
 		{"Truncate", s.truncate},
@@ -728,8 +729,8 @@ func (s *suite) halfClose(t *testing.T) {
 		if n, err := v.Read(make([]byte, 1)); n != 0 || err != io.EOF {
 			t.Errorf("a second read gave %d, %v, want EOF", n, err)
 		}
-		if _, err := c.Write([]byte("more")); err == nil {
-			t.Error("a write after CloseWrite succeeded")
+		if _, err := c.Write([]byte("more")); !errors.Is(err, net.ErrClosed) {
+			t.Errorf("a write after CloseWrite: got %v, want net.ErrClosed", err)
 		}
 		talk(t, v, c)
 	}
@@ -893,6 +894,34 @@ func (s *suite) writeDeadline(t *testing.T) {
 		}
 		<-done
 	})
+}
+
+// The same holds when the connection below fails otherwise, and mends.
+func (s *suite) writeError(t *testing.T) {
+	if s.Plain {
+		t.Skip("there are no records")
+	}
+	a, b := Pipe()
+	f := &faulty{Conn: a, off: 1 << 62}
+	c, v := s.over(t, f, b)
+	fault := errors.New("fault")
+	f.do = func(f *faulty, p []byte, i int) (int, error) {
+		f.off = 1 << 62 // once
+		n, _ := f.Conn.Write(p[:len(p)-1])
+		return n, fault
+	}
+	f.mu.Lock()
+	f.off = f.at
+	f.mu.Unlock()
+	for range 3 {
+		if n, err := c.Write([]byte("all or nothing")); n != 0 || !errors.Is(err, fault) {
+			t.Errorf("write: %d, %v, want the fault", n, err)
+		}
+	}
+	f.CloseWrite()
+	if got, err := io.ReadAll(v); len(got) > 0 || err == nil {
+		t.Errorf("the peer read %q, %v", got, err)
+	}
 }
 
 // A changed bit of a record is found, and the reader gets nothing from there on.

@@ -109,6 +109,9 @@ func (p *Protocol) handshake(c net.Conn, h *security.Handshake) (*security.Conn,
 		}
 		return nil, err
 	}
+	if sc.Key.IsZero() {
+		return nil, errCount // crypto/tls has asked check, or failed; still
+	}
 	if m := t.ConnectionState().NegotiatedProtocol; m != ALPN {
 		sc.Muxer = m
 	}

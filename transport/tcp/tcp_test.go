@@ -14,8 +14,48 @@ import (
 
 	ma "github.com/multiformats/go-multiaddr"
 
+	"github.com/plexus-p2p/plexus/simnet"
 	"github.com/plexus-p2p/plexus/transport"
+	"github.com/plexus-p2p/plexus/transport/transporttest"
 )
+
+func TestPipes(t *testing.T) {
+	t.Run("System", func(t *testing.T) {
+		transporttest.TestPipes(t, transporttest.Pipes{
+			New: func(t testing.TB) (client, server transport.Pipes) {
+				return new(Transport), new(Transport)
+			},
+			Listen:  ma.StringCast("/ip4/127.0.0.1/tcp/0"),
+			Refused: ma.StringCast("/ip4/127.0.0.1/tcp/1"),
+			Foreign: foreign,
+		})
+	})
+	for name, cfg := range map[string]simnet.Config{
+		"simnet":      {Path: simnet.Link{Latency: time.Millisecond}},
+		"slow simnet": {Path: simnet.Link{Latency: 200 * time.Microsecond, Reorder: 0.01}, Access: simnet.Link{Bandwidth: 1e9}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			transporttest.TestPipes(t, transporttest.Pipes{
+				New: func(t testing.TB) (client, server transport.Pipes) {
+					n := simnet.New(cfg)
+					t.Cleanup(n.Close)
+					return &Transport{Network: n.Host("10.0.0.1")}, &Transport{Network: n.Host("10.0.0.2")}
+				},
+				Listen:  ma.StringCast("/ip4/10.0.0.2/tcp/0"),
+				Refused: ma.StringCast("/ip4/10.0.0.2/tcp/1"),
+				Silent:  ma.StringCast("/ip4/10.0.0.3/tcp/1"),
+				Foreign: foreign,
+				Bubble:  true,
+			})
+		})
+	}
+}
+
+var foreign = []ma.Multiaddr{
+	ma.StringCast("/ip4/127.0.0.1/tcp/1/ws"),
+	ma.StringCast("/ip4/127.0.0.1/udp/1"),
+	ma.StringCast("/dns/localhost/tcp/1"),
+}
 
 func listen(t *testing.T, tr *Transport, on string) (net.Listener, ma.Multiaddr) {
 	t.Helper()
@@ -71,10 +111,10 @@ func TestDialFromListeningPort(t *testing.T) {
 			to := "/ip4/127.0.0.1/tcp/0"
 			if on[3] == '6' {
 				to = "/ip6/::1/tcp/0"
-			}
-			if l, err := (transport.System{}).ListenTCP(t.Context(), netip.MustParseAddrPort("[::1]:0")); err != nil {
-				t.Skip("no IPv6:", err)
-			} else {
+				l, err := transport.System{}.ListenTCP(t.Context(), netip.MustParseAddrPort("[::1]:0"))
+				if err != nil {
+					t.Skip("no IPv6:", err)
+				}
 				l.Close()
 			}
 			var a, b Transport
