@@ -1,49 +1,68 @@
 #!/usr/bin/env bash
 # Runs the stages named as arguments, or all of them, and prints what each took.
-# A stage that fails does not keep the next ones from running.
+# A stage that fails does not keep the next ones from running. Tests that were
+# skipped are listed at the end; with CI=true they count as a failure.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 export GOFLAGS="${GOFLAGS:-} -buildvcs=false"
-export PLEXUS_SKIPS="$(mktemp)" # tests append their skips here
-trap 'rm -f "$PLEXUS_SKIPS"' EXIT
+skips=$(mktemp)
+trap 'rm -f "$skips"' EXIT
 
 STATICCHECK=honnef.co/go/tools/cmd/staticcheck@v0.8.2
+
+# gotest is go test that prints failures and one line a package, and notes skips.
+gotest() {
+	go test -v "$@" 2>&1 | awk -v skips="$skips" '
+		/^=== / || /no test files/ || $0 == "PASS" { next }
+		/--- SKIP/ { print $3 ":" held >>skips; held = ""; next }
+		/^ *--- (PASS|BENCH)/ { held = ""; next }
+		/^ok/ { print; held = ""; failing = 0; next }
+		/^ *--- FAIL|^FAIL|^panic|^fatal/ { print held $0; held = ""; failing = 1; next }
+		failing { print; next }
+		{ held = held $0 "\n" }'
+}
 
 lint() {
 	local unformatted
 	unformatted=$(gofmt -l . | grep -v testdata)
 	[ -z "$unformatted" ] || { echo "not formatted: $unformatted"; return 1; }
-	go vet ./... && (cd interop && go vet ./...) && go run "$STATICCHECK" ./...
+	go vet ./... && go run "$STATICCHECK" ./... &&
+		(cd interop && go vet ./...) && (cd bench && go vet ./...)
 }
 
 tidy() { # go.mod and go.sum say what the code needs
 	go mod tidy -diff && go mod verify
 }
 
-unit() { go test ./...; }
+unit() { gotest ./...; }
 
-race() { go test -race ./...; }
+race() { gotest -race ./...; }
 
 conformance() { # "50 times in a row"
-	go test -race -run 'NetTest|Conformance' -count=50 -timeout 20m ./muxer/...
+	gotest -race -run '^TestMuxer$' -count=50 -timeout 30m ./muxer/...
 }
 
-fuzz() {
+fuzz() { # a little of each target
 	local file name pkg
 	grep -rn --include='*_test.go' -oE '^func Fuzz[A-Za-z0-9_]+' . | grep -v '^./interop' | while IFS=: read -r file _ name; do
 		name=${name#func }
 		pkg=$(dirname "$file")
-		echo "$pkg $name"
-		go test -run '^$' -fuzz "^$name\$" -fuzztime "${FUZZTIME:-10s}" "$pkg" || return 1
+		printf '%-24s %s\n' "$pkg" "$name"
+		go test -run '^$' -fuzz "^$name\$" -fuzztime "${FUZZTIME:-5s}" "$pkg" >"$skips.fuzz" 2>&1 ||
+			{ cat "$skips.fuzz"; rm -f "$skips.fuzz"; return 1; }
+		rm -f "$skips.fuzz"
 	done
 }
 
-figures() { PLEXUS_FIGURES=1 go test -count=1 -v -run '^TestFigure' ./... | grep -vE 'no test files|no tests to run|^=== '; }
+figures() { # what the README states, printed
+	PLEXUS_FIGURES=1 go test -count=1 -v -run '^TestFigure' . ./node | grep -vE '^(=== |ok|PASS)'
+}
 
 demo() { go run ./cmd/plexus demo; }
 
 interop() {
-	interop/install.sh && (cd interop && INTEROP_WRITE="${WRITE:-}" go test -count=1 -timeout 40m -v ./...)
+	interop/install.sh && (cd interop && INTEROP_WRITE="${WRITE:-}" go test -count=1 -timeout 40m -v ./... |
+		tee >(grep -A1 -e '--- SKIP' >>"$skips") | grep -vE '^(=== | +--- PASS)')
 }
 
 all=(lint tidy unit race conformance figures fuzz demo interop)
@@ -62,10 +81,10 @@ for s in "${stages[@]}"; do
 done
 
 echo
-printf '%s' "$report"
-if [ -s "$PLEXUS_SKIPS" ]; then
+printf '%s\n' "$report"
+if [ -s "$skips" ]; then
 	echo "not run:"
-	sort -u "$PLEXUS_SKIPS"
+	sort -u "$skips"
 	[ "${CI:-}" != true ] || failed=$((failed + 1))
 fi
 echo "stages: $passed passed, $failed failed"

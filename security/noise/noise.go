@@ -8,7 +8,7 @@
 // handshake a key and a signature, which peers could otherwise have us make at will.
 //
 // The records after the handshake (record.go) allocate nothing, cost one system
-// call for up to 256 KiB, and a connection at rest holds 2 KiB.
+// call for up to 256 KiB, and a connection at rest holds 2.5 KiB in all.
 //
 // Spec: https://github.com/libp2p/specs/blob/master/noise/README.md
 //

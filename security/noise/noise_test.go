@@ -409,7 +409,7 @@ func TestIdleMemory(t *testing.T) {
 		at("after the announcement of 64 KiB")
 		a.Write(make([]byte, 500))
 		at("and 500 bytes")
-		a.Write(make([]byte, 1500))
+		a.Write(make([]byte, 1000))
 		synctest.Wait()
 		if s.in.wire.bulk == nil {
 			t.Error("there is no room for the record")
@@ -417,7 +417,26 @@ func TestIdleMemory(t *testing.T) {
 		a.Close()
 		<-done
 	})
+	a, b := securitytest.Pipe()
+	c, s := newConn(a, [32]byte{}, [32]byte{}), newConn(b, [32]byte{}, [32]byte{})
+	for _, size := range []int{100_000, 1000} { // the sizes of reads
+		c.Write(make([]byte, 100_000))
+		if _, err := io.ReadFull(atMost{s, size}, make([]byte, 100_000)); err != nil {
+			t.Fatal(err)
+		}
+		if s.in.wire.bulk != nil {
+			t.Errorf("reads of %d bytes: holds the bulk buffer without a Read under way", size)
+		}
+	}
 }
+
+// atMost reads at most size bytes at once.
+type atMost struct {
+	io.Reader
+	size int
+}
+
+func (r atMost) Read(p []byte) (int, error) { return r.Reader.Read(p[:min(len(p), r.size)]) }
 
 // "In the unlikely event that peers exchange more than 2^64 - 1 messages, they MUST
 // terminate the connection to avoid reusing nonces"

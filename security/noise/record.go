@@ -28,7 +28,7 @@ const (
 	maxPlain  = maxBody - tag                  // bytes of plaintext in a record
 	maxRecord = prefix + maxBody               // bytes on the wire
 	maxBatch  = 4                              // records that go out in one write
-	idleRead  = 2 << 10                        // bytes held by a connection at rest
+	idleRead  = 3 << 9                         // bytes held by a connection at rest: a TCP segment fits
 	maxNonce  = math.MaxUint64 - 1             // the last nonce that may be used
 	nonceZero = chacha20poly1305.NonceSize - 8 // bytes before the counter
 )
@@ -102,15 +102,25 @@ func (c *conn) Read(p []byte) (int, error) {
 	}
 	c.in.turn.Lock()
 	defer c.in.turn.Unlock()
+	n := 0
 	if len(c.in.plain) == 0 {
 		b, direct, err := c.in.open(p)
-		if err != nil || direct {
-			return len(b), err
+		if err != nil {
+			return 0, err
 		}
-		c.in.plain = b
+		if direct {
+			n = len(b)
+		} else {
+			c.in.plain = b
+		}
 	}
-	n := copy(p, c.in.plain)
-	c.in.plain = c.in.plain[n:]
+	if n == 0 {
+		n = copy(p, c.in.plain)
+		c.in.plain = c.in.plain[n:]
+	}
+	if len(c.in.plain) == 0 && c.in.wire.empty() {
+		c.in.wire.release() // the next call may be long in coming
+	}
 	return n, nil
 }
 
@@ -168,7 +178,8 @@ func (r *reader) fail(err error) {
 
 // wire reads length-prefixed messages ahead, in few and large reads. At rest it
 // holds idleRead bytes; while more than that arrives at once it borrows a large
-// buffer, and gives it back whenever everything was taken out.
+// buffer, and gives it back when everything was taken out: after a Read at once, but
+// what ReadRecord handed out lies in it until the next call.
 type wire struct {
 	c    net.Conn
 	idle []byte  // made at the first read
@@ -221,7 +232,7 @@ func (in *wire) fill(n int) error {
 func (in *wire) makeRoom(n int) {
 	have := in.w - in.r
 	switch {
-	case have == 0: // at rest
+	case in.empty(): // at rest
 		in.release()
 		if in.idle == nil {
 			in.idle = make([]byte, idleRead)
@@ -238,6 +249,9 @@ func (in *wire) makeRoom(n int) {
 		in.r = 0
 	}
 }
+
+// empty tells that everything was taken out.
+func (in *wire) empty() bool { return in.r == in.w }
 
 // release gives the borrowed buffer back, with all that it holds.
 func (in *wire) release() {

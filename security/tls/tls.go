@@ -14,8 +14,9 @@
 //
 // # Limits
 //
-// A connection that received full records holds some 20 KiB at rest, a buffer of
-// crypto/tls that cannot be taken away from it. There is no RecordReader.
+// A connection holds 10 KiB at rest, and up to 50 KiB once it received full records:
+// crypto/tls keeps its buffer, and reads 32 KiB at once into it. There is no
+// RecordReader.
 package tls
 
 import (
