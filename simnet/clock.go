@@ -68,6 +68,10 @@ func inBubble() bool { return time.Now().Year() < 2020 }
 func (n *Network) enter() {
 	n.mu.Lock()
 	now := int64(time.Since(n.start))
+	if now < 0 {
+		n.mu.Unlock()
+		panic("simnet: a network was made outside of the synctest bubble that uses it")
+	}
 	if !n.virtual {
 		n.process(now)
 	}

@@ -24,6 +24,7 @@ type congestion struct {
 	rates []float64 // bytes per second that arrived in the last rounds
 	round int
 	flat  int     // rounds in which the rate has not grown by a quarter
+	far   int     // rounds that took too long for base to be true
 	best  float64 // the rate that it should have outgrown
 
 	// This round:
@@ -112,6 +113,16 @@ func (g *congestion) learn(rate float64) {
 	g.round++
 	product := g.rate() * float64(g.base) / 1e9
 	slack := max(float64(4*g.mss), g.rate()*0.002) // the granularity of links, and of pacing
+
+	// Our own queue is not longer than product + slack. When there is more for
+	// long, the way has become longer.
+	if g.far++; g.rtt == unknown || float64(g.rtt-2*g.base)*g.rate() < 2*slack*1e9 {
+		g.far = 0
+	}
+	if g.far == 3 {
+		g.far, g.base, g.nextBase = 0, g.rtt, g.rtt
+		product = g.rate() * float64(g.base) / 1e9
+	}
 
 	switch g.phase {
 	case starting:

@@ -153,7 +153,7 @@ func (s *PacketConn) receive(p *packet) {
 	}
 	s.in = append(s.in, datagram{p.src, p.data})
 	s.inSize += len(p.data) + udpCost
-	s.readable.Signal()
+	s.readable.Broadcast()
 }
 
 // Close frees the port. What was written is still sent.

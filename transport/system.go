@@ -111,9 +111,13 @@ func (System) ListenUDP(ctx context.Context, on netip.AddrPort) (net.PacketConn,
 	return lc.ListenPacket(ctx, network, unmap(on).String())
 }
 
-// LookupNetIP resolves as net.DefaultResolver does.
+// LookupNetIP resolves as net.DefaultResolver does. IPv4 addresses come as such.
 func (System) LookupNetIP(ctx context.Context, network, host string) ([]netip.Addr, error) {
-	return net.DefaultResolver.LookupNetIP(ctx, network, host)
+	ips, err := net.DefaultResolver.LookupNetIP(ctx, network, host)
+	for i := range ips {
+		ips[i] = ips[i].Unmap()
+	}
+	return ips, err
 }
 
 // LookupTXT resolves as net.DefaultResolver does.

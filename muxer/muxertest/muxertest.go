@@ -85,6 +85,7 @@ func Test(t *testing.T, s Subject) {
 			synctest.Test(t, func(t *testing.T) { c.f(t, s) })
 		})
 	}
+	t.Run("Chaos", func(t *testing.T) { testChaos(t, s) })
 	t.Run("Allocs", func(t *testing.T) { testAllocs(t, s) })
 }
 

@@ -2,17 +2,14 @@ package muxertest
 
 import (
 	"encoding/binary"
-	"errors"
-	"io"
 	"net"
-	"os"
 	"sync"
 )
 
 // Records returns a connection that behaves as a secured one: each Write is cut
 // in records of at most size bytes, and ReadRecord returns one of them where it lies.
 func Records(c net.Conn, size int) net.Conn {
-	return &records{Conn: c, size: size, buf: make([]byte, 2+size)}
+	return &records{Conn: c, size: size, buf: make([]byte, 4*(2+size))}
 }
 
 type records struct {
@@ -21,19 +18,19 @@ type records struct {
 
 	wmu sync.Mutex
 
-	rmu  sync.Mutex
-	buf  []byte
-	have int // bytes of a record in buf
-	done int // bytes of buf, a whole record's, that were returned
+	rmu   sync.Mutex
+	buf   []byte
+	r, w  int    // buf[r:w] was received and not returned
+	valid []byte // what was returned last
 }
 
-func (r *records) Write(p []byte) (n int, err error) {
-	r.wmu.Lock()
-	defer r.wmu.Unlock()
+func (c *records) Write(p []byte) (n int, err error) {
+	c.wmu.Lock()
+	defer c.wmu.Unlock()
 	for n < len(p) {
-		k := min(len(p)-n, r.size)
+		k := min(len(p)-n, c.size)
 		b := binary.BigEndian.AppendUint16(nil, uint16(k))
-		if _, err := r.Conn.Write(append(b, p[n:n+k]...)); err != nil {
+		if _, err := c.Conn.Write(append(b, p[n:n+k]...)); err != nil {
 			return n, err
 		}
 		n += k
@@ -41,34 +38,42 @@ func (r *records) Write(p []byte) (n int, err error) {
 	return n, nil
 }
 
-func (r *records) ReadRecord() ([]byte, error) {
-	r.rmu.Lock()
-	defer r.rmu.Unlock()
-	if r.done > 0 {
-		for i := range r.buf[:r.done] {
-			r.buf[i] = 0xdb // the last record is not valid any more
-		}
-		r.have, r.done = 0, 0
+func (c *records) ReadRecord() ([]byte, error) {
+	c.rmu.Lock()
+	defer c.rmu.Unlock()
+	for i := range c.valid {
+		c.valid[i] = 0xdb // not any more
 	}
-	for {
-		want := 2
-		if r.have >= 2 {
-			if want += int(binary.BigEndian.Uint16(r.buf)); want == r.have {
-				r.done = want
-				return r.buf[2:want], nil
-			}
+	c.valid = nil
+	for !c.whole() {
+		if c.r > 0 {
+			c.w = copy(c.buf, c.buf[c.r:c.w])
+			c.r = 0
 		}
-		n, err := r.Conn.Read(r.buf[r.have:want])
-		r.have += n
-		if errors.Is(err, io.EOF) && r.have > 0 {
-			err = io.ErrUnexpectedEOF
-		}
-		if err != nil && !(errors.Is(err, os.ErrDeadlineExceeded) && n > 0) {
+		n, err := c.Conn.Read(c.buf[c.w:])
+		c.w += n
+		if err != nil && !c.whole() {
 			return nil, err
 		}
 	}
+	n := int(binary.BigEndian.Uint16(c.buf[c.r:]))
+	c.valid = c.buf[c.r+2 : c.r+2+n]
+	c.r += 2 + n
+	return c.valid, nil
 }
 
-func (r *records) Read(p []byte) (int, error) { panic("ReadRecord is preferred") }
+// Buffered tells whether ReadRecord would return at once.
+func (c *records) Buffered() bool {
+	c.rmu.Lock()
+	defer c.rmu.Unlock()
+	return c.whole()
+}
 
-func (r *records) CloseWrite() error { return r.Conn.(interface{ CloseWrite() error }).CloseWrite() }
+func (c *records) whole() bool {
+	b := c.buf[c.r:c.w]
+	return len(b) >= 2 && len(b) >= 2+int(binary.BigEndian.Uint16(b))
+}
+
+func (c *records) Read(p []byte) (int, error) { panic("ReadRecord is preferred") }
+
+func (c *records) CloseWrite() error { return c.Conn.(interface{ CloseWrite() error }).CloseWrite() }

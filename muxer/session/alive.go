@@ -37,7 +37,6 @@ func (s *Session) onAlive() {
 	if s.err != nil {
 		return
 	}
-	s.sweep()
 	silent := s.now() - s.received
 	switch {
 	case silent < s.cfg.KeepAlive:
@@ -58,15 +57,34 @@ func (s *Session) onAlive() {
 // lingering is how long a stream that we closed waits for the peer's end.
 const lingering = time.Minute
 
-// sweep resets streams whose peer does not end them after we did.
-func (s *Session) sweep() {
+// linger makes sure that a stream which we closed and the peer does not is reset
+// after one or two times lingering.
+func (st *Stream) linger() {
+	s := st.s
+	st.lingers = s.sweeps + 1
+	if s.sweeper == nil {
+		s.sweeper = time.AfterFunc(lingering, s.onSweep)
+	} else if !s.sweeping {
+		s.sweeper.Reset(lingering)
+	}
+	s.sweeping = true
+}
+
+func (s *Session) onSweep() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.sweeping = false; s.err != nil {
+		return
+	}
+	s.sweeps++
 	for st := s.all.first; st != nil; st = s.all.next(st) {
-		if st.rclosed && st.finSent && st.err == nil {
-			if st.closedAt == 0 {
-				st.closedAt = s.now()
-			} else if s.now()-st.closedAt > lingering {
-				st.reset(muxer.StreamGarbageCollected)
-			}
+		switch {
+		case st.lingers == 0 || st.err != nil:
+		case st.lingers < s.sweeps:
+			st.reset(muxer.StreamGarbageCollected)
+		case !s.sweeping:
+			s.sweeping = true
+			s.sweeper.Reset(lingering)
 		}
 	}
 }

@@ -58,6 +58,7 @@ type Session struct {
 	// Fixed after New.
 	conn    net.Conn
 	records recordReader // conn, if it is one
+	ahead   buffered     // conn, if it is one
 	cfg     Config
 	flushFn func() // flush; kept because `go s.flush()` allocates
 	born    time.Time
@@ -131,6 +132,9 @@ type Session struct {
 	rtt      time.Duration
 	alive    *time.Timer
 	probed   time.Duration // when the keepalive ping went out; 0: none did
+	sweeper  *time.Timer
+	sweeping bool // it runs
+	sweeps   uint
 }
 
 // New starts a session on c, which it owns from then on.
@@ -144,6 +148,7 @@ func New(c net.Conn, cfg Config) *Session {
 		reading: true, // until Serve
 	}
 	s.records, _ = c.(recordReader)
+	s.ahead, _ = c.(buffered)
 	s.flushFn = s.flush
 	s.waiters.kind = inWaiters
 	s.openers.L, s.closers.L, s.server.L = &s.mu, &s.mu, &s.mu
@@ -207,7 +212,7 @@ func (s *Session) full() bool {
 
 // add makes a stream.
 func (s *Session) add(local bool) *Stream {
-	st := &Stream{s: s, local: local, prompt: true}
+	st := &Stream{s: s, local: local}
 	st.readers.L, st.writers.L = &s.mu, &s.mu
 	if s.cfg.Window > 0 {
 		st.window, st.recvMax, st.recvLeft = int64(s.cfg.Window), s.cfg.Window, s.cfg.Window
@@ -343,7 +348,7 @@ func (s *Session) drained() bool {
 
 // bye sends GoAway, and ends our direction of the connection.
 func (s *Session) bye(code muxer.Code) {
-	b := s.cfg.Wire.Append(nil, Frame{Kind: GoAway, Value: uint64(code)})
+	b := s.cfg.Wire.Append(nil, Frame{Kind: GoAway, ID: s.lastID, Value: uint64(code)})
 	s.writing = true
 	s.send(&b)
 	if s.err != nil || s.mute != nil {
@@ -391,6 +396,9 @@ func (s *Session) fail(err error) {
 	}
 	if s.tick != nil {
 		s.tick.Stop()
+	}
+	if s.sweeper != nil {
+		s.sweeper.Stop()
 	}
 	s.openers.Broadcast()
 	s.closers.Broadcast()
@@ -441,7 +449,7 @@ func (s *Session) wakeWriters() {
 
 // violated ends the session because the peer broke the rules.
 func (s *Session) violated(err error) {
-	s.last = s.cfg.Wire.Append(nil, Frame{Kind: GoAway, Value: uint64(s.cfg.Violated)})
+	s.last = s.cfg.Wire.Append(nil, Frame{Kind: GoAway, ID: s.lastID, Value: uint64(s.cfg.Violated)})
 	s.fail(&muxer.SessionError{Code: s.cfg.Violated, Err: err})
 }
 

@@ -36,7 +36,7 @@ type Stream struct {
 	wclosed  bool  // by CloseWrite or Close
 	removed  bool  // not in the session's table any more
 	err      error // a reset
-	closedAt time.Duration
+	lingers  uint  // Close was called during that sweep, counted from 1
 
 	// Reading.
 	rbuf     buffer
@@ -215,6 +215,9 @@ func (st *Stream) Close() error {
 	defer st.s.mu.Unlock()
 	st.closeRead()
 	st.closeWrite()
+	if !st.eof && st.err == nil && st.s.err == nil && st.lingers == 0 {
+		st.linger()
+	}
 	return nil
 }
 

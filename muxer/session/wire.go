@@ -21,7 +21,7 @@ const (
 	Reset              // the stream ends at once, both ways; Value is the Code
 	Ping               // Value is to be echoed
 	Pong               // the echo
-	GoAway             // the session ends; Value is the Code
+	GoAway             // the session ends; Value is the Code, and ID the highest that the sender has seen
 	Skip               // nothing, but that Body bytes without a meaning follow
 )
 

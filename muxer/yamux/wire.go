@@ -54,11 +54,11 @@ func (wire) Append(b []byte, f session.Frame) []byte {
 	case session.Reset:
 		typ, flags = typeWindow, flagRST
 	case session.Ping:
-		typ, flags = typePing, flagSYN
+		typ, flags, id = typePing, flagSYN, 0
 	case session.Pong:
-		typ, flags = typePing, flagACK
+		typ, flags, id = typePing, flagACK, 0
 	case session.GoAway:
-		typ = typeGoAway
+		typ, id = typeGoAway, 0
 	default:
 		return b
 	}
