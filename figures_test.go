@@ -104,6 +104,11 @@ func echo(ctx context.Context, s *plexus.Stream) error {
 	return err
 }
 
+func discard(ctx context.Context, s *plexus.Stream) error {
+	_, err := io.CopyBuffer(struct{ io.Writer }{io.Discard}, s, make([]byte, 64<<10))
+	return err
+}
+
 const echoProtocol = "/echo/1.0.0"
 
 // TestFigureStream counts what a stream costs both ends together: open it on a

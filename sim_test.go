@@ -1,7 +1,6 @@
 package plexus_test
 
 import (
-	"context"
 	"io"
 	"slices"
 	"testing"
@@ -42,10 +41,7 @@ func simHostOn(t testing.TB, sim *simnet.Host, sec ...security.Protocol) *plexus
 		Muxers:   []muxer.Muxer{&yamux.Muxer{}, &mplex.Muxer{}},
 	})
 	h.Handle(echoProtocol, echo)
-	h.Handle("/discard", func(ctx context.Context, s *plexus.Stream) error {
-		_, err := io.Copy(io.Discard, s)
-		return err
-	})
+	h.Handle("/discard", discard)
 	if err := h.Listen(t.Context(), ma.StringCast("/ip4/0.0.0.0/tcp/4001")); err != nil {
 		t.Fatal(err)
 	}
