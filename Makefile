@@ -1,7 +1,7 @@
 # Everything that a person does with this checkout. `make help` lists it.
 
 .DEFAULT_GOAL := help
-.PHONY: help build test quick race fuzz conformance interop size figures lint clean
+.PHONY: help build test quick race fuzz conformance interop figures lint bench clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -32,6 +32,9 @@ figures: ## the figures that the README states: allocations, writes, memory, siz
 
 interop: ## the matrix against go-, js-, rust- and py-libp2p; WRITE=1 keeps the table
 	scripts/test.sh interop
+
+bench: ## plexus beside go-libp2p: docs/bench.md and docs/bench.svg; ROUNDS=5
+	mkdir -p docs && cd bench && go run . -rounds $(or $(ROUNDS),5) -md ../docs/bench.md
 
 clean: ## what building left here
 	rm -f plexus

@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"regexp"
 	"runtime"
 	"slices"
@@ -22,7 +23,7 @@ func main() {
 		rounds = flag.Int("rounds", 5, "how often each load runs on each stack")
 		each   = flag.Duration("time", time.Second, "how long a load runs each time")
 		only   = flag.String("only", "", "run loads whose name matches this `regexp`")
-		md     = flag.String("md", "", "write the table to this `file`, too")
+		md     = flag.String("md", "", "write the table to this `file`, and a plot beside it")
 		server = flag.String("server", "", "be the server of a `stack`; for internal use")
 		client = flag.String("client", "", "be a client of a `stack`; for internal use")
 		addr   = flag.String("addr", "", "the server's address; for internal use")
@@ -136,9 +137,6 @@ func (w *worker) ask(o order) (r report, err error) {
 	return r, err
 }
 
-// sample is one run of a load on a stack.
-type sample struct{ rate, cpu float64 } // operations a second; CPU seconds of both ends an operation
-
 func compare(rounds int, each time.Duration, only, md string) error {
 	runtime.LockOSThread() // children die with the thread that started them
 	match, err := regexp.Compile(only)
@@ -174,7 +172,6 @@ func compare(rounds int, each time.Duration, only, md string) error {
 		pairs[stack] = &pair{s, c}
 		return pairs[stack], nil
 	}
-	type cell struct{ load, stack string }
 	samples := make(map[cell][]sample)
 	for round := range rounds + 1 { // the first one warms up
 		for _, l := range loads {
@@ -218,32 +215,18 @@ func compare(rounds int, each time.Duration, only, md string) error {
 		fmt.Fprintf(os.Stderr, "round %d of %d\n", round, rounds)
 	}
 
-	var b strings.Builder
-	fmt.Fprintf(&b, "| load | stack | median /s | min | max | CPU µs, both ends | × go-libp2p | CPU × |\n|---|---|---:|---:|---:|---:|---:|---:|\n")
-	for _, l := range loads {
-		for _, stack := range l.stacks() {
-			ss := samples[cell{l.name, stack}]
-			if len(ss) == 0 {
-				continue
-			}
-			rate, lo, hi := spread(ss, func(s sample) float64 { return s.rate })
-			cpu, _, _ := spread(ss, func(s sample) float64 { return s.cpu })
-			_, kind, _ := strings.Cut(stack, "/")
-			base := samples[cell{l.name, "go-libp2p/" + kind}]
-			ratio, cpuRatio := "", ""
-			if len(base) > 0 {
-				br, _, _ := spread(base, func(s sample) float64 { return s.rate })
-				bc, _, _ := spread(base, func(s sample) float64 { return s.cpu })
-				ratio, cpuRatio = fmt.Sprintf("%.2f", rate/br), fmt.Sprintf("%.2f", cpu/bc)
-			}
-			fmt.Fprintf(&b, "| %s | %s | %.0f %s | %.0f | %.0f | %.1f | %s | %s |\n", l.name, stack, rate, l.unit, lo, hi, cpu*1e6, ratio, cpuRatio)
-		}
+	all := rows(samples)
+	table := markdown(all)
+	fmt.Print(table)
+	if md == "" {
+		return nil
 	}
-	fmt.Print(b.String())
-	if md != "" {
-		return os.WriteFile(md, []byte(b.String()), 0o644)
+	if err := os.WriteFile(strings.TrimSuffix(md, ".md")+".svg", []byte(plot(all)), 0o644); err != nil {
+		return err
 	}
-	return nil
+	head := fmt.Sprintf("# plexus beside go-libp2p\n\nWritten by `make bench`: %d interleaved rounds of %v on %d cores, %s.\n\n![ratios](%s.svg)\n\n",
+		rounds, each, runtime.NumCPU(), runtime.Version(), strings.TrimSuffix(filepath.Base(md), ".md"))
+	return os.WriteFile(md, []byte(head+table), 0o644)
 }
 
 // stacks are those that the load runs on, those to compare next to each other.
@@ -258,14 +241,4 @@ func (l load) stacks() (names []string) {
 		names = append(names, "floor/tcp")
 	}
 	return names
-}
-
-// spread returns the median, the lowest and the highest of what f says.
-func spread(ss []sample, f func(sample) float64) (median, lo, hi float64) {
-	v := make([]float64, len(ss))
-	for i, s := range ss {
-		v[i] = f(s)
-	}
-	slices.Sort(v)
-	return v[len(v)/2], v[0], v[len(v)-1]
 }
