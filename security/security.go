@@ -55,6 +55,9 @@ type RecordReader interface {
 	// the caller may change it, until the next call of ReadRecord or Read.
 	// It loses nothing at a deadline.
 	ReadRecord() ([]byte, error)
+
+	// Buffered tells whether ReadRecord would return at once.
+	Buffered() bool
 }
 
 // ErrHandshake is what every failed handshake wraps.

@@ -1,6 +1,7 @@
 // Package mplex is an old stream muxer, for peers that have no other. Its streams
-// have no windows: a peer sends as fast as it likes, and a stream whose reader is
-// too slow is reset. Prefer yamux.
+// have no windows: a peer sends as fast as it likes. When a stream holds half of
+// what it may, the whole session pauses for up to 100 ms, once, for its reader to
+// catch up; a stream that has no more room is reset. Prefer yamux.
 //
 // The frames are in wire.go. What happens to them is in package session.
 //

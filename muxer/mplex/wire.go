@@ -48,7 +48,7 @@ func (wire) Append(b []byte, f session.Frame) []byte {
 	id := f.ID >> 1 << 3
 	if f.Flags&session.Open != 0 {
 		// "An empty string may also be used for the stream name"
-		b = binary.AppendUvarint(b, id|newStream)
+		b = binary.AppendUvarint(b, id+newStream)
 		b = append(b, 0)
 	}
 	if f.ID&1 != 0 {

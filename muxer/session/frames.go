@@ -165,6 +165,9 @@ func (s *Session) deliver(st *Stream, b []byte) {
 		b = b[st.rbuf.add(b):]
 		s.held += st.rbuf.held - held
 	}
+	if s.cfg.Window == 0 && st.rbuf.n > s.cfg.MaxQueue/2 && !st.slow {
+		s.crowded = st
+	}
 	s.wakeReaders(st)
 }
 

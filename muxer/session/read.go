@@ -39,7 +39,7 @@ func (s *Session) lead(st *Stream, w *write, post bool) {
 	s.reading, s.leader, s.grace, s.stepBack = true, st, false, nil
 	for s.err == nil {
 		err := s.parse()
-		for len(s.newborn) > 0 && s.err == nil {
+		for len(s.newborn) > 0 {
 			born := s.newborn[0]
 			s.newborn = append(s.newborn[:0], s.newborn[1:]...)
 			s.mu.Unlock()
@@ -62,10 +62,20 @@ func (s *Session) lead(st *Stream, w *write, post bool) {
 				break
 			}
 		}
+		if invariants {
+			s.check()
+		}
+		if s.crowded != nil {
+			s.pause()
+			continue
+		}
 		s.fill()
 	}
 	s.reading, s.leader = false, nil
 	s.leave(st)
+	if invariants {
+		s.check()
+	}
 }
 
 // mayLead tells whether the read token is free, and not kept for somebody else. One
@@ -80,6 +90,36 @@ func (st *Stream) settled(w *write, post bool) bool {
 		return st.window > 0 || len(w.p) == 0 || st.writeErr() != nil
 	}
 	return post && st.rn > 0 || st.rbuf.n > 0 || st.readErr() != nil
+}
+
+// patience is how long all streams wait for the reader of one that has no window
+// and holds half of what it may.
+const patience = 100 * time.Millisecond
+
+// pause lets that reader catch up before more is read. One that does not use the
+// chance gets no other until it has read everything, and loses the stream.
+func (s *Session) pause() {
+	st := s.crowded
+	late := time.AfterFunc(patience, func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		st.slow = true
+		s.caughtUp(st)
+	})
+	s.pausing = true
+	for s.pausing && s.crowded != nil {
+		s.drain.Wait()
+	}
+	s.pausing = false
+	late.Stop()
+}
+
+// caughtUp ends the pause for st.
+func (s *Session) caughtUp(st *Stream) {
+	if s.crowded == st {
+		s.crowded = nil
+		s.drain.Broadcast()
+	}
 }
 
 // fill reads once.
@@ -140,6 +180,10 @@ func (s *Session) freeBuffers() {
 
 // interrupt makes the leader look up from conn.Read.
 func (s *Session) interrupt() {
+	if s.pausing {
+		s.pausing = false
+		s.drain.Broadcast()
+	}
 	if s.inRead {
 		s.interrupted = true
 		s.conn.SetReadDeadline(time.Unix(1, 0))

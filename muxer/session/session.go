@@ -109,6 +109,9 @@ type Session struct {
 	leavesMark  uint          // leaves when tick was armed
 	waiters     list          // streams whose readers or writers could take the token
 	server      sync.Cond     // Serve waits for its turn
+	crowded     *Stream       // no window, and half full: let its reader catch up before reading more
+	pausing     bool          // the leader does so
+	drain       sync.Cond     // where it waits
 	held        int           // bytes charged to streams' buffers
 	windows     int           // by how much windows have grown, all streams
 	received    time.Duration // when conn.Read last returned bytes, since born
@@ -151,7 +154,7 @@ func New(c net.Conn, cfg Config) *Session {
 	s.ahead, _ = c.(buffered)
 	s.flushFn = s.flush
 	s.waiters.kind = inWaiters
-	s.openers.L, s.closers.L, s.server.L = &s.mu, &s.mu, &s.mu
+	s.openers.L, s.closers.L, s.server.L, s.drain.L = &s.mu, &s.mu, &s.mu, &s.mu
 	if cfg.Pings && cfg.KeepAlive > 0 {
 		s.alive = time.AfterFunc(cfg.KeepAlive, s.onAlive)
 	}

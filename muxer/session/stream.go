@@ -43,6 +43,7 @@ type Stream struct {
 	rdst     []byte // where one of the readers wants its bytes
 	rn       int    // bytes there
 	rblocked int    // goroutines that wait in readers
+	slow     bool   // the session has paused for its reader, in vain
 	prompt   bool   // its reader came back in a moment, the last time
 	left     time.Duration
 	readers  sync.Cond
@@ -131,6 +132,12 @@ func (st *Stream) take(p []byte) (int, error) {
 		n := st.rbuf.read(p)
 		st.s.held -= held - st.rbuf.held
 		st.consumed(n)
+		if st.rbuf.n == 0 {
+			st.slow = false
+		}
+		if st.rbuf.n <= st.s.cfg.MaxQueue/4 {
+			st.s.caughtUp(st)
+		}
 		return n, nil
 	}
 	return 0, st.readErr()
@@ -283,6 +290,7 @@ func (st *Stream) abort(err error) {
 // discard drops what was received and not read, and returns how much.
 func (st *Stream) discard() int {
 	st.s.held -= st.rbuf.held
+	st.s.caughtUp(st)
 	return st.rbuf.clear()
 }
 

@@ -106,6 +106,9 @@ func (st *Stream) Write(p []byte) (n int, err error) {
 		s.passOn()
 	}
 	s.kick()
+	if invariants {
+		s.check()
+	}
 	return n, err
 }
 

@@ -136,6 +136,14 @@ func (c *conn) ReadRecord() ([]byte, error) {
 	return b, err
 }
 
+// Buffered tells whether ReadRecord would return at once, because a whole record
+// has been read ahead. It waits for a read that is under way.
+func (c *conn) Buffered() bool {
+	c.in.turn.Lock()
+	defer c.in.turn.Unlock()
+	return len(c.in.plain) > 0 || c.in.wire.whole()
+}
+
 // open decrypts the next record that is not empty: into p if it fits there, else
 // where it lies.
 func (r *reader) open(p []byte) (b []byte, direct bool, err error) {
@@ -204,6 +212,12 @@ func (in *wire) message(limit int) ([]byte, error) {
 	b := in.buf[in.r+prefix : in.r+n : in.r+n]
 	in.r += n
 	return b, nil
+}
+
+// whole tells whether message would return without reading.
+func (in *wire) whole() bool {
+	b := in.buf[in.r:in.w]
+	return len(b) >= prefix && len(b) >= prefix+int(binary.BigEndian.Uint16(b))
 }
 
 // fill reads until buf[r:w] has n bytes or more.
