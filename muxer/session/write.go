@@ -12,6 +12,10 @@ const (
 	// maxBatch is what goes to the connection at once: one Noise message.
 	maxBatch = 65519
 
+	// maxTail is how much longer a batch gets if a Write is done with it. A
+	// Write of 64 KiB would else leave 29 bytes for another system call.
+	maxTail = 4 << 10
+
 	// quantum is what a stream may put into a batch if others wait.
 	quantum = 16 << 10
 
@@ -25,7 +29,7 @@ const (
 	maxFirst = 16 << 10
 )
 
-var batches = sync.Pool{New: func() any { b := make([]byte, 0, maxBatch); return &b }}
+var batches = sync.Pool{New: func() any { b := make([]byte, 0, maxBatch+maxTail); return &b }}
 
 // A write is what one Write has still to send.
 type write struct {
@@ -250,7 +254,10 @@ func (s *Session) batch() *[]byte {
 		}
 		st := q.pop()
 		st.inRing = false
-		b = s.appendData(b, st)
+		b = s.appendData(b, st, maxBatch-len(b))
+		if w := st.writes; w != nil && w.next == nil && len(w.p) < maxTail-s.cfg.MaxHead && len(b) <= maxBatch {
+			b = s.appendData(b, st, maxTail)
+		}
 		if st.writes != nil && st.window > 0 {
 			st.inRing = true
 			s.ring.push(st)
@@ -322,15 +329,17 @@ func (s *Session) appendControl(b []byte, st *Stream) []byte {
 	return b
 }
 
-// appendData appends one frame of st's data, as long as it is st's turn.
-func (s *Session) appendData(b []byte, st *Stream) []byte {
+// appendData appends one frame of st's data, of room bytes at most.
+func (s *Session) appendData(b []byte, st *Stream, room int) []byte {
 	if st.writes == nil || st.window <= 0 {
 		return b
 	}
 	if st.grant > 0 {
+		n := len(b)
 		b = s.appendControl(b, st)
+		room -= len(b) - n
 	}
-	limit := min(int64(maxBatch-len(b)-s.cfg.MaxHead), int64(s.cfg.MaxBody), st.window)
+	limit := min(int64(room-s.cfg.MaxHead), int64(s.cfg.MaxBody), st.window)
 	if s.fresh.n+s.ring.n > 0 {
 		limit = min(limit, quantum)
 	}
