@@ -2,6 +2,7 @@ package plexus_test
 
 import (
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -59,5 +60,25 @@ func TestReadme(t *testing.T) {
 	}
 	if rows < 15 {
 		t.Errorf("found %d rows that are done", rows)
+	}
+}
+
+// TestReadmeProgram builds the program in the README.
+func TestReadmeProgram(t *testing.T) {
+	readme, err := os.ReadFile("README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, program, _ := strings.Cut(string(readme), "```go\n")
+	program, _, ok := strings.Cut(program, "```")
+	if !ok {
+		t.Fatal("there is none")
+	}
+	file := filepath.Join(t.TempDir(), "main.go")
+	if err := os.WriteFile(file, []byte(program), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := exec.Command("go", "vet", file).CombinedOutput(); err != nil {
+		t.Errorf("%v\n%s", err, out)
 	}
 }
