@@ -11,6 +11,7 @@ import (
 	"net"
 	"os"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -30,21 +31,29 @@ func Chaos(t *testing.T, s Subject, seed uint64) {
 			a, b = Records(a, size), Records(b, size)
 		}
 		x, y := s.Muxer.New(a, true), s.Muxer.New(b, false)
-		var served, apps sync.WaitGroup
+		var served, asking sync.WaitGroup
+		var answering atomic.Int64 // not a WaitGroup: it comes back from 0
 		start := time.Now()
 		serve := func(z muxer.Session, seed uint64) {
 			served.Go(func() {
 				z.Serve(func(st muxer.Stream) {
-					apps.Go(func() { answer(t, st) })
+					answering.Add(1)
+					go func() { // ends with the stream
+						defer answering.Add(-1)
+						answer(t, st)
+					}()
 				})
 			})
 			for i := range 5 + rnd.IntN(20) {
-				apps.Go(func() { ask(t, z, rand.New(rand.NewPCG(seed, uint64(i)))) })
+				asking.Go(func() { ask(t, z, rand.New(rand.NewPCG(seed, uint64(i)))) })
 			}
 		}
 		serve(x, rnd.Uint64())
 		serve(y, rnd.Uint64())
-		apps.Wait()
+		asking.Wait()
+		for answering.Load() > 0 {
+			time.Sleep(time.Millisecond)
+		}
 		if d := time.Since(start); d > 3*time.Second {
 			t.Errorf("seed %d took %v", seed, d)
 		}

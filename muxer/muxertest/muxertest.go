@@ -556,7 +556,7 @@ func testHangUpWakesAll(t *testing.T, s Subject) {
 
 func testBackPressure(t *testing.T, s Subject) {
 	if !s.Windows {
-		t.Skip("the protocol has no windows")
+		return // the protocol has no windows
 	}
 	p := NewPair(t, s.Muxer)
 	a, b := p.open()
@@ -837,7 +837,7 @@ func testOpenLeak(t *testing.T, s Subject) {
 // Open waits while the backlog is full, until its context ends.
 func testOpenWaits(t *testing.T, s Subject) {
 	if s.Backlog == 0 {
-		t.Skip("the protocol has no acknowledgement")
+		return // the protocol has no acknowledgement
 	}
 	a, b := Pipe(1 << 20)
 	x := s.Muxer.New(a, true)
