@@ -34,7 +34,7 @@ apt() { # apt PACKAGE…
 stamp() { # stamp PEER
 	case $1 in
 	js) cat peers/js/package.json peers/js/package-lock.json ;;
-	rust) cat peers/rust/Cargo.toml peers/rust/Cargo.lock peers/rust/src/*.rs ;;
+	rust) cat peers/rust/Cargo.toml peers/rust/Cargo.pins peers/rust/src/*.rs ;;
 	py) cat peers/py/requirements.txt ;;
 	esac | sha256sum | cut -d' ' -f1
 }
@@ -73,7 +73,16 @@ install_rust() {
 			return 1
 		}
 	fi
-	nice -n 10 cargo build --quiet --locked --manifest-path peers/rust/Cargo.toml --target-dir "$cache/rust"
+	# Cargo.pins is a Cargo.lock without the lines that say where packages come
+	# from. Cargo says it in a lock file of its own making.
+	local src="$cache/rust-src" source
+	rm -rf "$src"
+	mkdir -p "$src"
+	cp -r peers/rust/Cargo.toml peers/rust/src "$src/"
+	(cd "$src" && cargo generate-lockfile --quiet)
+	source=$(grep -m1 '^source = ' "$src/Cargo.lock")
+	awk -v source="$source" '/^checksum = / { print source } { print }' peers/rust/Cargo.pins >"$src/Cargo.lock"
+	nice -n 10 cargo build --quiet --locked --manifest-path "$src/Cargo.toml" --target-dir "$cache/rust"
 }
 
 install_py() {
