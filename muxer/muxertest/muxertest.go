@@ -16,6 +16,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -66,8 +67,10 @@ func Test(t *testing.T, s Subject) {
 		{"SlowReader", testSlowReader},
 		{"NobodyReads", testNobodyReads},
 		{"OtherReads", testOtherReads},
+		{"TokenPassedOn", testTokenPassedOn},
 		{"TwoReaders", testTwoReaders},
 		{"ConcurrentWriters", testConcurrentWriters},
+		{"CloseDuringWrite", testCloseDuringWrite},
 		{"OpenBothWays", testOpenBothWays},
 		{"OpenLeak", testOpenLeak},
 		{"OpenWaits", testOpenWaits},
@@ -80,12 +83,15 @@ func Test(t *testing.T, s Subject) {
 		{"Lingering", testLingering},
 		{"SilentPeer", testSilentPeer},
 		{"Goroutines", testGoroutines},
+		{"Writes", testWrites},
+		{"Latency", testLatency},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) { c.f(t, s) })
 		})
 	}
 	t.Run("Chaos", func(t *testing.T) { testChaos(t, s) })
+	t.Run("Idle", func(t *testing.T) { testIdle(t, s) })
 	t.Run("Allocs", func(t *testing.T) { testAllocs(t, s) })
 }
 
@@ -411,6 +417,12 @@ func testDeadline(t *testing.T, s Subject) {
 		}
 		set(time.Time{})
 	}
+	// However many there are, none is taken for an error of the connection.
+	for range 1000 {
+		a.SetReadDeadline(time.Now().Add(time.Millisecond))
+		_, err := a.Read(make([]byte, 1))
+		wantErr(t, "Read", err, os.ErrDeadlineExceeded)
+	}
 	// One that moves away does not end the Read.
 	start := time.Now()
 	a.SetReadDeadline(start.Add(time.Second))
@@ -680,6 +692,51 @@ func testOtherReads(t *testing.T, s Subject) {
 	wg.Wait()
 }
 
+// A reader or writer that is to read the connection for all, and has to leave at
+// that very moment, sees to it that another does.
+func testTokenPassedOn(t *testing.T, s Subject) {
+	p := NewPair(t, s.Muxer)
+	gone, _ := p.open()
+	full, _ := p.open()
+	last, c := p.open()
+	for i := range 200 {
+		lead, l := p.open()
+		var reader, others sync.WaitGroup
+		reader.Go(func() { lead.Read(make([]byte, 1)) })
+		synctest.Wait()
+		leave := func() { gone.SetReadDeadline(time.Now()) }
+		if i%2 == 0 || !s.Windows {
+			others.Go(func() { gone.Read(make([]byte, 1)) })
+		} else {
+			leave = func() { full.SetWriteDeadline(time.Now()) }
+			others.Go(func() {
+				for err := error(nil); err == nil; {
+					_, err = full.Write(make([]byte, 100000))
+				}
+			})
+		}
+		synctest.Wait()
+		others.Go(func() { last.Read(make([]byte, 1)) })
+		synctest.Wait()
+
+		write(t, l, "x")
+		reader.Wait()
+		lead.CloseRead() // its readers do not come back: wakes the first of the others
+		leave()
+		synctest.Wait()
+		start := time.Now()
+		write(t, c, "x")
+		others.Wait()
+		if d := time.Since(start); d > 5*time.Millisecond {
+			t.Fatalf("waited %v though all others have left", d)
+		}
+		lead.Close()
+		l.Close()
+		gone.SetReadDeadline(time.Time{})
+		full.SetWriteDeadline(time.Time{})
+	}
+}
+
 // Each byte goes to one of a stream's readers, and none is left behind.
 func testTwoReaders(t *testing.T, s Subject) {
 	p := NewPair(t, s.Muxer)
@@ -754,6 +811,33 @@ func testConcurrentWriters(t *testing.T, s Subject) {
 		if msgs%50 == 0 {
 			time.Sleep(10 * time.Millisecond)
 		}
+	}
+}
+
+// A Write that is under way when its stream is closed has sent what it says, and
+// nothing after that.
+func testCloseDuringWrite(t *testing.T, s Subject) {
+	p := NewPair(t, s.Muxer)
+	for _, end := range []func(muxer.Stream) error{muxer.Stream.Close, muxer.Stream.CloseWrite} {
+		a, b := p.open()
+		sent := make(chan int)
+		go func() {
+			n, err := a.Write(make([]byte, 10<<20))
+			if s.Windows || err != nil {
+				wantErr(t, "Write", err, net.ErrClosed)
+			}
+			sent <- n
+		}()
+		synctest.Wait()
+		if err := end(a); err != nil {
+			t.Error(err)
+		}
+		want := <-sent
+		if n, err := io.Copy(io.Discard, b); int(n) != want || err != nil {
+			t.Errorf("read %d bytes of %d, %v", n, want, err)
+		}
+		a.Close()
+		b.Close()
 	}
 }
 
@@ -1164,6 +1248,170 @@ func testGoroutines(t *testing.T, s Subject) {
 	if n := goroutines() - before; n != 0 {
 		t.Errorf("%d goroutines are left", n)
 	}
+}
+
+// Opening, an echo and closing cost one write to the connection at each end, if
+// something follows.
+func testWrites(t *testing.T, s Subject) {
+	a, b := Pipe(64 << 10)
+	ca, cb := &counter{Conn: a}, &counter{Conn: b}
+	x, y := s.Muxer.New(ca, true), s.Muxer.New(cb, false)
+	var served sync.WaitGroup
+	served.Go(func() { x.Serve(func(muxer.Stream) {}) })
+	served.Go(func() {
+		y.Serve(func(st muxer.Stream) {
+			go func() {
+				io.Copy(st, st)
+				st.Close()
+			}()
+		})
+	})
+	const n = 100
+	for range n {
+		st, err := x.Open(context.Background())
+		if err != nil {
+			t.Fatal(err)
+		}
+		write(t, st, "hello")
+		wantRead(t, st, "hello")
+		st.Close()
+	}
+	if a, b := ca.writes.Load(), cb.writes.Load(); a > n+2 || b > n+2 {
+		t.Errorf("%d streams cost %d writes, and %d at the other end", n, a, b)
+	}
+	time.Sleep(10 * time.Millisecond)
+	if n := x.Stats().Streams + y.Stats().Streams; n != 0 {
+		t.Errorf("%d ends of streams are left", n)
+	}
+	x.Close(past(), 0)
+	y.Close(past(), 0)
+	served.Wait()
+}
+
+type counter struct {
+	net.Conn
+	writes atomic.Int64
+}
+
+func (c *counter) Write(p []byte) (int, error) {
+	c.writes.Add(1)
+	return c.Conn.Write(p)
+}
+
+// The round trip of 8 bytes beside bulk streams on a link of 100 Mbit/s: go-libp2p's
+// took 155 ms beside four.
+func testLatency(t *testing.T, s Subject) {
+	for _, bulk := range []int{1, 4, 20} {
+		a, b := Pipe(1000)
+		x, y := s.Muxer.New(&link{a}, true), s.Muxer.New(b, false)
+		var served, apps sync.WaitGroup
+		served.Go(func() { x.Serve(func(muxer.Stream) {}) })
+		served.Go(func() {
+			y.Serve(func(st muxer.Stream) {
+				go func() {
+					var first [1]byte
+					if st.Read(first[:]); first[0] == 'b' {
+						io.Copy(io.Discard, st)
+					} else {
+						st.Write(first[:])
+						io.Copy(st, st)
+					}
+					st.Close()
+				}()
+			})
+		})
+		for range bulk {
+			st, err := x.Open(context.Background())
+			if err != nil {
+				t.Fatal(err)
+			}
+			apps.Go(func() {
+				for err := error(nil); err == nil; {
+					_, err = st.Write(bytes.Repeat([]byte("b"), 100000))
+				}
+			})
+		}
+		time.Sleep(time.Second)
+		st, err := x.Open(context.Background())
+		if err != nil {
+			t.Fatal(err)
+		}
+		var worst time.Duration
+		for range 50 {
+			start := time.Now()
+			write(t, st, "8 bytes.")
+			wantRead(t, st, "8 bytes.")
+			worst = max(worst, time.Since(start))
+			time.Sleep(3 * time.Millisecond)
+		}
+		if worst > 15*time.Millisecond {
+			t.Errorf("beside %d bulk streams a round trip took %v", bulk, worst)
+		}
+		x.Close(past(), 0)
+		y.Close(past(), 0)
+		served.Wait()
+		apps.Wait()
+	}
+}
+
+// link is a connection that sends 100 Mbit/s.
+type link struct{ net.Conn }
+
+func (l *link) Write(p []byte) (n int, err error) {
+	for err == nil && n < len(p) {
+		q := p[n:min(len(p), n+1250)]
+		time.Sleep(time.Duration(len(q)) * 80 * time.Nanosecond)
+		_, err = l.Conn.Write(q)
+		n += len(q)
+	}
+	return n, err
+}
+
+// An idle session holds little, 10 KiB at the most with its goroutine's stack.
+func testIdle(t *testing.T, s Subject) {
+	const n = 400
+	var sessions []muxer.Session
+	var conns []io.Closer
+	var served sync.WaitGroup
+	usage := func() uint64 {
+		var m runtime.MemStats
+		runtime.GC()
+		runtime.GC()
+		runtime.ReadMemStats(&m)
+		return m.HeapAlloc + m.StackInuse
+	}
+	var reading atomic.Int64
+	before := usage()
+	for range n {
+		a, b := Pipe(1)
+		x := s.Muxer.New(&waiter{a, &reading}, true)
+		served.Go(func() { x.Serve(func(muxer.Stream) {}) })
+		sessions, conns = append(sessions, x), append(conns, b)
+		st, _ := x.Open(context.Background())
+		st.Reset(0)
+	}
+	for reading.Load() < n {
+		runtime.Gosched()
+	}
+	if each := (int64(usage()) - int64(before)) / n; each > 10<<10 { // the race detector's share included
+		t.Errorf("an idle session and its pipe hold %d bytes", each)
+	}
+	for _, c := range conns {
+		c.Close()
+	}
+	served.Wait()
+	runtime.KeepAlive(sessions)
+}
+
+// waiter counts those who have begun to read.
+type waiter struct {
+	net.Conn
+	reading *atomic.Int64
+}
+
+func (w *waiter) Read(p []byte) (int, error) {
+	w.reading.Add(1)
+	return w.Conn.Read(p)
 }
 
 // Opening, one echo and closing allocate the two ends of the stream and little else.

@@ -148,6 +148,11 @@ func (s *Session) fill() {
 	s.mu.Lock()
 	s.inRead = false
 	s.in = buf
+	if s.ended {
+		s.in = nil
+		s.freeBuffers()
+		return
+	}
 	if len(buf) > 0 {
 		s.received, s.timeouts = s.now(), 0
 	}
@@ -163,12 +168,14 @@ func (s *Session) fill() {
 	if err == nil {
 		return
 	}
-	if isTimeout(err) && s.timeouts < 100 { // a hundred in a row, and the connection is broken
+	switch {
+	case isTimeout(err) && s.interrupted: // by us
+	case isTimeout(err) && s.timeouts < 100: // by somebody else; after a hundred in a row the connection is broken
 		s.timeouts++
-		s.interrupted = true // by us, or by somebody else
-		return
+		s.interrupted = true
+	default:
+		s.readErr = err
 	}
-	s.readErr = err
 }
 
 func (s *Session) freeBuffers() {
@@ -214,13 +221,6 @@ func (s *Session) startGrace(st *Stream) {
 	s.grace, s.graceFor = true, st
 	s.leaves++
 	s.armTick()
-}
-
-// endGrace gives the token away if it is kept for somebody.
-func (s *Session) endGrace() {
-	if s.grace {
-		s.pass()
-	}
 }
 
 // pass wakes one who takes the token, which is free. Whoever was woken and does

@@ -92,7 +92,7 @@ type Session struct {
 	inRead      bool    // the leader is in conn.Read
 	leader      *Stream // by whom; nil is Serve
 	interrupted bool    // conn's read deadline is in the past
-	timeouts    int     // reads in a row that ended at a deadline
+	timeouts    int     // reads in a row that ended at a deadline which is not ours
 	readErr     error
 	in          []byte // received, not parsed
 	carry       []byte // the start of a frame whose rest was not received
@@ -182,7 +182,6 @@ func (s *Session) Open(ctx context.Context) (muxer.Stream, error) {
 			if ctx.Err() != nil {
 				return nil, context.Cause(ctx)
 			}
-			s.endGrace() // acknowledgements wait to be read
 			s.openers.Wait()
 		}
 	}
@@ -294,7 +293,9 @@ func (s *Session) hangUp() {
 	s.conn.Close()
 	s.mu.Lock()
 	s.ended = true
-	s.freeBuffers()
+	if !s.inRead { // else the leader is still about to come back from it
+		s.freeBuffers()
+	}
 	s.closers.Broadcast()
 }
 
@@ -351,9 +352,10 @@ func (s *Session) drained() bool {
 
 // bye sends GoAway, and ends our direction of the connection.
 func (s *Session) bye(code muxer.Code) {
-	b := s.cfg.Wire.Append(nil, Frame{Kind: GoAway, ID: s.lastID, Value: uint64(code)})
+	b := batches.Get().(*[]byte)
+	*b = s.cfg.Wire.Append((*b)[:0], Frame{Kind: GoAway, ID: s.lastID, Value: uint64(code)})
 	s.writing = true
-	s.send(&b)
+	s.send(b)
 	if s.err != nil || s.mute != nil {
 		s.writing = false
 		return
@@ -445,6 +447,7 @@ func (s *Session) failWrite(err error) {
 }
 
 func (s *Session) wakeWriters() {
+	s.interrupt() // one of them may lead
 	for st := s.all.first; st != nil; st = s.all.next(st) {
 		st.writers.Broadcast()
 	}

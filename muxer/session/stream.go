@@ -114,9 +114,6 @@ func (st *Stream) Read(p []byte) (int, error) {
 			n, err = st.take(p)
 		}
 		if n > 0 || err != nil {
-			if st.rblocked > 0 && st.rbuf.n > 0 {
-				st.readers.Broadcast()
-			}
 			if waited {
 				s.passOn()
 			}
