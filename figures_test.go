@@ -137,10 +137,13 @@ func TestFigureStream(t *testing.T) {
 	for range 100 {
 		once() // fill pools
 	}
-	before := n.writes.Load()
 	const runs = 2000
-	allocs := testing.AllocsPerRun(runs, once)
-	writes := float64(n.writes.Load()-before) / (runs + 1)
+	allocs, writes := 1e9, 1e9
+	for range 3 { // on a busy machine a timer or the collector may come between
+		before := n.writes.Load()
+		allocs = min(allocs, testing.AllocsPerRun(runs, once))
+		writes = min(writes, float64(n.writes.Load()-before)/(runs+1))
+	}
 	t.Logf("open, echo 32 B, close: %.1f allocations, %.2f socket writes, both ends (go-libp2p v0.51: 192 and 8)", allocs, writes)
 	if raceEnabled {
 		return // the race detector allocates
