@@ -90,6 +90,7 @@ func plot(all []row) string {
 	fmt.Fprintf(&b, `<text x="10" y="20" font-size="14">plexus beside go-libp2p v0.51, which is 1 (one interleaved run, medians)</text>`)
 	fmt.Fprintf(&b, `<rect x="10" y="30" width="10" height="%d" fill="#2a78b8"/><text x="25" y="39">operations a second: longer is better</text>`, bar)
 	fmt.Fprintf(&b, `<rect x="250" y="30" width="10" height="%d" fill="#e0913a"/><text x="265" y="39">CPU time of both ends an operation: shorter is better</text>`, bar)
+	fmt.Fprintf(&b, `<line x1="%d" y1="46" x2="%d" y2="%d" stroke="#ccc"/>`, left+unit, left+unit, height)
 	for i, r := range mine {
 		y := 52 + i*gap
 		fmt.Fprintf(&b, `<text x="%d" y="%d" text-anchor="end">%s, %s</text>`, left-8, y+12, html.EscapeString(r.load.name), strings.TrimPrefix(r.stack, "plexus/"))
@@ -99,6 +100,5 @@ func plot(all []row) string {
 				left, y+j*(bar+1), w, bar, []string{"#2a78b8", "#e0913a"}[j], left+w+4, y+j*(bar+1)+bar, v)
 		}
 	}
-	fmt.Fprintf(&b, `<line x1="%d" y1="46" x2="%d" y2="%d" stroke="black" stroke-dasharray="3,3"/></svg>`, left+unit, left+unit, height)
-	return b.String() + "\n"
+	return b.String() + "</svg>\n"
 }
