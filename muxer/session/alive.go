@@ -57,10 +57,13 @@ func (s *Session) onAlive() {
 // lingering is how long a stream that we closed waits for the peer's end.
 const lingering = time.Minute
 
-// linger makes sure that a stream which we closed and the peer does not is reset
-// after one or two times lingering.
+// linger makes sure that a stream of which we closed both directions, and the peer
+// does not, is reset after one or two times lingering.
 func (st *Stream) linger() {
 	s := st.s
+	if !st.rclosed || !st.wclosed || st.eof || s.err != nil {
+		return
+	}
 	st.lingers = s.sweeps + 1
 	if s.sweeper == nil {
 		s.sweeper = time.AfterFunc(lingering, s.onSweep)
@@ -77,7 +80,8 @@ func (s *Session) onSweep() {
 		return
 	}
 	s.sweeps++
-	for st := s.all.first; st != nil; st = s.all.next(st) {
+	for st, next := s.all.first, (*Stream)(nil); st != nil; st = next {
+		next = s.all.next(st)
 		switch {
 		case st.lingers == 0 || st.err != nil:
 		case st.lingers < s.sweeps:

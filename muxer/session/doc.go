@@ -19,10 +19,15 @@
 // connection and delivers what arrives, for all streams. A Read that finds no
 // data takes the token if it is free, so the goroutine that wants a byte is the
 // one that the system wakes for it: a request and its answer cost no switch
-// between goroutines. A leader leaves when its own stream has something. The
-// token then stays free for a moment (grace), for a reader that is about to come
-// back. If nobody comes, it goes to another blocked Read, to a Write that waits
-// for its window, or at last to Serve, whose goroutine is the session's only one.
+// between goroutines. A leader leaves when its own stream has something. If its
+// reader comes back quickly, as it did before, the token stays free for it for a
+// moment (grace). Else, or if nobody comes, it goes to another blocked Read, to a
+// Write that waits for its window, or at last to Serve, whose goroutine is the
+// session's only one. A leader that finds bytes for a quick reader of another
+// stream steps back for it in the same way.
+//
+// A leader never writes. Its deadline, or its stream's end, wakes it by a read
+// deadline of the connection in the past, which loses no bytes.
 //
 // # Writing
 //
@@ -36,6 +41,15 @@
 // Frames that nobody waits for, such as the acknowledgement of a stream, or its
 // end after the peer has answered, ride with the next batch, or leave a moment
 // later by themselves.
+//
+// Where many streams wait, they have turns of quantum bytes. One that had nothing to
+// send before comes first, so that small messages do not queue behind bulk.
+//
+// # Limits
+//
+// A Write without a deadline writes to the connection itself. If that takes no
+// bytes at all, Close of the stream, or a deadline that is set later, ends this one
+// Write when the connection moves again, or the session is found dead.
 //
 // # Locks
 //

@@ -36,7 +36,7 @@ type Stream struct {
 	wclosed  bool  // by CloseWrite or Close
 	removed  bool  // not in the session's table any more
 	err      error // a reset
-	lingers  uint  // Close was called during that sweep, counted from 1
+	lingers  uint  // we closed it during that sweep, counted from 1
 
 	// Reading.
 	rbuf     buffer
@@ -219,9 +219,6 @@ func (st *Stream) Close() error {
 	defer st.s.mu.Unlock()
 	st.closeRead()
 	st.closeWrite()
-	if !st.eof && st.err == nil && st.s.err == nil && st.lingers == 0 {
-		st.linger()
-	}
 	return nil
 }
 
@@ -233,6 +230,7 @@ func (st *Stream) closeRead() {
 	st.consumed(st.discard())
 	st.wake()
 	st.yield()
+	st.linger()
 }
 
 func (st *Stream) closeWrite() {
@@ -243,6 +241,7 @@ func (st *Stream) closeWrite() {
 	st.writes = nil // their writers return with what was sent
 	st.finDue = true
 	st.wake()
+	st.linger()
 	if st.answered {
 		st.s.queue(st) // nobody waits for it
 		st.s.kick()

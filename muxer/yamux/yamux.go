@@ -64,7 +64,7 @@ func (m Muxer) New(c net.Conn, client bool) muxer.Session {
 	return session.New(c, session.Config{
 		Wire:     wire{},
 		FirstID:  first,
-		MaxID:    math.MaxUint32,
+		MaxID:    math.MaxUint32 - 1<<16, // some streams are open and have no ID yet
 		MaxHead:  headLen,
 		MaxBody:  math.MaxInt32,
 		Window:   initialWindow,
