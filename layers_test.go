@@ -26,6 +26,7 @@ var layers = [][]string{
 	{"transport"},
 	{"simnet"},
 	{"."},
+	{"plexustest"},
 	{"identify", "ping", "perf", "fetch", "nat", "relay", "discovery", "routing", "pubsub", "exchange", "consensus"},
 	{"node"},
 	{"cmd", "examples"},
@@ -47,6 +48,7 @@ var thirdParty = map[string][]string{
 	"transport":               {"github.com/multiformats/go-multiaddr", "golang.org/x/sys"},
 	"transport/transporttest": {"github.com/multiformats/go-multiaddr", "golang.org/x/net/nettest"},
 	"simnet":                  {"github.com/multiformats/go-multiaddr"},
+	"plexustest":              {"github.com/multiformats/go-multiaddr"},
 	"identify":                {"github.com/multiformats/go-multiaddr"},
 	"node":                    {"github.com/multiformats/go-multiaddr"},
 	"cmd":                     {"github.com/multiformats/go-multiaddr", "github.com/spf13/cobra", "github.com/alecthomas/kong", "golang.org/x/term"},
@@ -186,7 +188,7 @@ func TestNoSleep(t *testing.T) {
 			return err
 		}
 		b, err := os.ReadFile(p)
-		if sleep.Match(b) && !strings.Contains(string(b), "testing/synctest") {
+		if sleep.Match(b) && !strings.Contains(string(b), "testing/synctest") && !strings.Contains(string(b), "plexustest.Pair(") {
 			t.Errorf("%s sleeps on the wall clock", p)
 		}
 		return err

@@ -9,56 +9,12 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
-	"testing/synctest"
 	"time"
-
-	ma "github.com/multiformats/go-multiaddr"
 
 	"github.com/plexus-p2p/plexus"
 	"github.com/plexus-p2p/plexus/internal/pb"
-	"github.com/plexus-p2p/plexus/muxer"
-	"github.com/plexus-p2p/plexus/muxer/yamux"
-	"github.com/plexus-p2p/plexus/peer"
-	"github.com/plexus-p2p/plexus/security"
-	"github.com/plexus-p2p/plexus/security/noise"
-	"github.com/plexus-p2p/plexus/transport"
-	"github.com/plexus-p2p/plexus/transport/memory"
+	"github.com/plexus-p2p/plexus/plexustest"
 )
-
-func host(t *testing.T, n *memory.Network) *plexus.Host {
-	t.Helper()
-	key, err := peer.GenerateKey(peer.Ed25519)
-	if err != nil {
-		t.Fatal(err)
-	}
-	h, err := plexus.New(plexus.Config{
-		Key:      key,
-		Pipes:    []transport.Pipes{n},
-		Security: []security.Protocol{&noise.Protocol{}},
-		Muxers:   []muxer.Muxer{&yamux.Muxer{}},
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { h.Close() })
-	if err := h.Listen(t.Context(), ma.StringCast("/memory/0")); err != nil {
-		t.Fatal(err)
-	}
-	return h
-}
-
-// pair runs f with a connection to y, in virtual time.
-func pair(t *testing.T, f func(t *testing.T, c *plexus.Conn, y *plexus.Host)) {
-	synctest.Test(t, func(t *testing.T) {
-		var n memory.Network
-		x, y := host(t, &n), host(t, &n)
-		c, err := x.Dial(t.Context(), y.Info())
-		if err != nil {
-			t.Fatal(err)
-		}
-		f(t, c, y)
-	})
-}
 
 func TestFetch(t *testing.T) {
 	values := map[string]string{
@@ -69,7 +25,7 @@ func TestFetch(t *testing.T) {
 		"large":                     strings.Repeat("v", MaxValue),
 		"too large":                 strings.Repeat("v", MaxValue+1),
 	}
-	pair(t, func(t *testing.T, c *plexus.Conn, y *plexus.Host) {
+	plexustest.Pair(t, func(t *testing.T, c *plexus.Conn, y *plexus.Host) {
 		Serve(y, func(_ context.Context, key string) ([]byte, error) {
 			if key == "broken" {
 				return nil, errors.New("broken")
@@ -154,7 +110,7 @@ func TestFetchErrors(t *testing.T) {
 		{name: "cancelled", want: stopped, stop: time.Second, after: time.Second, serve: silent},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			pair(t, func(t *testing.T, c *plexus.Conn, y *plexus.Host) {
+			plexustest.Pair(t, func(t *testing.T, c *plexus.Conn, y *plexus.Host) {
 				if tt.serve != nil {
 					y.Handle(Protocol, tt.serve)
 				}
@@ -175,7 +131,7 @@ func TestFetchErrors(t *testing.T) {
 		})
 	}
 	t.Run("too large", func(t *testing.T) {
-		pair(t, func(t *testing.T, c *plexus.Conn, y *plexus.Host) {
+		plexustest.Pair(t, func(t *testing.T, c *plexus.Conn, y *plexus.Host) {
 			y.Handle(Protocol, answer([]byte("\xff\xff\xff\x7f"))) // and nothing after it
 			_, err := Fetch(t.Context(), c.Host(), y.ID(), "k")
 			if _, ok := errors.AsType[*pb.TooLargeError](err); !ok {
@@ -221,7 +177,7 @@ func TestServeBounds(t *testing.T) {
 		{name: "half a request", bytes: []byte("\x04\x0a"), after: timeout},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			pair(t, func(t *testing.T, c *plexus.Conn, y *plexus.Host) {
+			plexustest.Pair(t, func(t *testing.T, c *plexus.Conn, y *plexus.Host) {
 				Serve(y, func(context.Context, string) ([]byte, error) {
 					t.Error("asked")
 					return nil, nil
@@ -237,7 +193,7 @@ func TestServeBounds(t *testing.T) {
 }
 
 func TestLookupBounds(t *testing.T) {
-	pair(t, func(t *testing.T, c *plexus.Conn, y *plexus.Host) {
+	plexustest.Pair(t, func(t *testing.T, c *plexus.Conn, y *plexus.Host) {
 		var n, late atomic.Int64
 		begin := time.Now()
 		Serve(y, func(ctx context.Context, key string) ([]byte, error) {
@@ -263,7 +219,7 @@ func TestLookupBounds(t *testing.T) {
 }
 
 func TestPeerTakesNothing(t *testing.T) {
-	pair(t, func(t *testing.T, c *plexus.Conn, y *plexus.Host) {
+	plexustest.Pair(t, func(t *testing.T, c *plexus.Conn, y *plexus.Host) {
 		v := bytes.Repeat([]byte("v"), MaxValue)
 		Serve(y, func(context.Context, string) ([]byte, error) { return v, nil })
 		s := raw(t, c, appendRequest(nil, "k"))

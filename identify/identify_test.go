@@ -18,12 +18,8 @@ import (
 
 	"github.com/plexus-p2p/plexus"
 	"github.com/plexus-p2p/plexus/internal/pb"
-	"github.com/plexus-p2p/plexus/muxer"
-	"github.com/plexus-p2p/plexus/muxer/yamux"
 	"github.com/plexus-p2p/plexus/peer"
-	"github.com/plexus-p2p/plexus/security"
-	"github.com/plexus-p2p/plexus/security/noise"
-	"github.com/plexus-p2p/plexus/transport"
+	"github.com/plexus-p2p/plexus/plexustest"
 	"github.com/plexus-p2p/plexus/transport/memory"
 )
 
@@ -36,30 +32,11 @@ func newKey(t testing.TB) peer.PrivKey {
 	return key
 }
 
-// host makes a host without identify.
-func host(t testing.TB, n *memory.Network) *plexus.Host {
-	t.Helper()
-	h, err := plexus.New(plexus.Config{
-		Key:      newKey(t),
-		Pipes:    []transport.Pipes{n},
-		Security: []security.Protocol{&noise.Protocol{}},
-		Muxers:   []muxer.Muxer{&yamux.Muxer{}},
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { h.Close() })
-	if err := h.Listen(t.Context(), ma.StringCast("/memory/0")); err != nil {
-		t.Fatal(err)
-	}
-	return h
-}
-
 // hosts runs f with two hosts without identify, not connected, in virtual time.
 func hosts(t *testing.T, f func(t *testing.T, x, y *plexus.Host)) {
 	synctest.Test(t, func(t *testing.T) {
 		var n memory.Network
-		f(t, host(t, &n), host(t, &n))
+		f(t, plexustest.Host(t, &n), plexustest.Host(t, &n))
 	})
 }
 
@@ -509,7 +486,7 @@ func TestNames(t *testing.T) {
 // connection costs. 40 protocols are what a Kubo node has.
 func BenchmarkIdentify(b *testing.B) {
 	var n memory.Network
-	x, y := host(b, &n), host(b, &n)
+	x, y := plexustest.Host(b, &n), plexustest.Host(b, &n)
 	s := &service{h: x, guests: make(map[peer.ID]*guest)}
 	s.scratches.New = newScratch
 	for i := range 40 {

@@ -12,6 +12,7 @@ import (
 
 	"github.com/plexus-p2p/plexus"
 	"github.com/plexus-p2p/plexus/peer"
+	"github.com/plexus-p2p/plexus/plexustest"
 	"github.com/plexus-p2p/plexus/transport/memory"
 )
 
@@ -165,11 +166,11 @@ func TestManyPushes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const n = 2*pushParallel + 1
 		var net memory.Network
-		x := host(t, &net)
+		x := plexustest.Host(t, &net)
 		Start(x, Config{})
 		pushes := make(chan message, n)
 		for range n {
-			y := host(t, &net)
+			y := plexustest.Host(t, &net)
 			listening(y, pushes)
 			connect(t, x, y)
 		}

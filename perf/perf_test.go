@@ -12,59 +12,16 @@ import (
 	"testing/synctest"
 	"time"
 
-	ma "github.com/multiformats/go-multiaddr"
-
 	"github.com/plexus-p2p/plexus"
-	"github.com/plexus-p2p/plexus/muxer"
-	"github.com/plexus-p2p/plexus/muxer/yamux"
-	"github.com/plexus-p2p/plexus/peer"
-	"github.com/plexus-p2p/plexus/security"
-	"github.com/plexus-p2p/plexus/security/noise"
-	"github.com/plexus-p2p/plexus/transport"
-	"github.com/plexus-p2p/plexus/transport/memory"
+	"github.com/plexus-p2p/plexus/plexustest"
 )
-
-func host(t *testing.T, n *memory.Network) *plexus.Host {
-	t.Helper()
-	key, err := peer.GenerateKey(peer.Ed25519)
-	if err != nil {
-		t.Fatal(err)
-	}
-	h, err := plexus.New(plexus.Config{
-		Key:      key,
-		Pipes:    []transport.Pipes{n},
-		Security: []security.Protocol{&noise.Protocol{}},
-		Muxers:   []muxer.Muxer{&yamux.Muxer{}},
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { h.Close() })
-	if err := h.Listen(t.Context(), ma.StringCast("/memory/0")); err != nil {
-		t.Fatal(err)
-	}
-	return h
-}
-
-// pair runs f with a connection to y, in virtual time.
-func pair(t *testing.T, f func(t *testing.T, c *plexus.Conn, y *plexus.Host)) {
-	synctest.Test(t, func(t *testing.T) {
-		var n memory.Network
-		x, y := host(t, &n), host(t, &n)
-		c, err := x.Dial(t.Context(), y.Info())
-		if err != nil {
-			t.Fatal(err)
-		}
-		f(t, c, y)
-	})
-}
 
 func TestRun(t *testing.T) {
 	for _, tt := range []struct{ up, down uint64 }{
 		{0, 0}, {1, 1}, {chunk, 0}, {0, chunk}, {chunk + 1, chunk - 1}, {3 << 20, 5 << 20},
 	} {
 		t.Run(fmt.Sprint(tt.up, tt.down), func(t *testing.T) {
-			pair(t, func(t *testing.T, c *plexus.Conn, y *plexus.Host) {
+			plexustest.Pair(t, func(t *testing.T, c *plexus.Conn, y *plexus.Host) {
 				Serve(y)
 				var last Report
 				for r, err := range Run(t.Context(), c, tt.up, tt.down) {
@@ -108,7 +65,7 @@ func slow(_ context.Context, s *plexus.Stream) error {
 }
 
 func TestReports(t *testing.T) {
-	pair(t, func(t *testing.T, c *plexus.Conn, y *plexus.Host) {
+	plexustest.Pair(t, func(t *testing.T, c *plexus.Conn, y *plexus.Host) {
 		y.Handle(Protocol, slow)
 		var got []Report
 		for r, err := range Run(t.Context(), c, 20*chunk, 20*chunk) {
@@ -140,7 +97,7 @@ func TestLeave(t *testing.T) {
 		up, down uint64
 	}{{"up", math.MaxUint64, 0}, {"down", 0, math.MaxUint64}} {
 		t.Run(tt.name, func(t *testing.T) {
-			pair(t, func(t *testing.T, c *plexus.Conn, y *plexus.Host) {
+			plexustest.Pair(t, func(t *testing.T, c *plexus.Conn, y *plexus.Host) {
 				ended := make(chan error, 1)
 				y.Handle(Protocol, func(ctx context.Context, s *plexus.Stream) error {
 					err := slow(ctx, s)
@@ -197,7 +154,7 @@ func TestRunErrors(t *testing.T) {
 		}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			pair(t, func(t *testing.T, c *plexus.Conn, y *plexus.Host) {
+			plexustest.Pair(t, func(t *testing.T, c *plexus.Conn, y *plexus.Host) {
 				if tt.serve != nil {
 					y.Handle(Protocol, tt.serve)
 				}
@@ -230,7 +187,7 @@ func wantReset(t *testing.T, s *plexus.Stream) {
 }
 
 func TestServeBounds(t *testing.T) {
-	pair(t, func(t *testing.T, c *plexus.Conn, y *plexus.Host) {
+	plexustest.Pair(t, func(t *testing.T, c *plexus.Conn, y *plexus.Host) {
 		Serve(y)
 		open := func(b []byte) *plexus.Stream {
 			s, err := c.Open(t.Context(), Protocol)

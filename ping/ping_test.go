@@ -10,52 +10,9 @@ import (
 	"testing/synctest"
 	"time"
 
-	ma "github.com/multiformats/go-multiaddr"
-
 	"github.com/plexus-p2p/plexus"
-	"github.com/plexus-p2p/plexus/muxer"
-	"github.com/plexus-p2p/plexus/muxer/yamux"
-	"github.com/plexus-p2p/plexus/peer"
-	"github.com/plexus-p2p/plexus/security"
-	"github.com/plexus-p2p/plexus/security/noise"
-	"github.com/plexus-p2p/plexus/transport"
-	"github.com/plexus-p2p/plexus/transport/memory"
+	"github.com/plexus-p2p/plexus/plexustest"
 )
-
-func host(t *testing.T, n *memory.Network) *plexus.Host {
-	t.Helper()
-	key, err := peer.GenerateKey(peer.Ed25519)
-	if err != nil {
-		t.Fatal(err)
-	}
-	h, err := plexus.New(plexus.Config{
-		Key:      key,
-		Pipes:    []transport.Pipes{n},
-		Security: []security.Protocol{&noise.Protocol{}},
-		Muxers:   []muxer.Muxer{&yamux.Muxer{}},
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { h.Close() })
-	if err := h.Listen(t.Context(), ma.StringCast("/memory/0")); err != nil {
-		t.Fatal(err)
-	}
-	return h
-}
-
-// pair runs f with two connected hosts, of which y serves pings, in virtual time.
-func pair(t *testing.T, f func(t *testing.T, c *plexus.Conn, y *plexus.Host)) {
-	synctest.Test(t, func(t *testing.T) {
-		var n memory.Network
-		x, y := host(t, &n), host(t, &n)
-		c, err := x.Dial(t.Context(), y.Info())
-		if err != nil {
-			t.Fatal(err)
-		}
-		f(t, c, y)
-	})
-}
 
 // open opens a stream that the test scripts.
 func open(t *testing.T, c *plexus.Conn) *plexus.Stream {
@@ -87,7 +44,7 @@ func wantReset(t *testing.T, s *plexus.Stream) {
 }
 
 func TestPing(t *testing.T) {
-	pair(t, func(t *testing.T, c *plexus.Conn, y *plexus.Host) {
+	plexustest.Pair(t, func(t *testing.T, c *plexus.Conn, y *plexus.Host) {
 		Serve(y)
 		begin, n := time.Now(), 0
 		for rtt, err := range Ping(t.Context(), c.Host(), y.ID()) {
@@ -117,7 +74,7 @@ func TestPing(t *testing.T) {
 // "The listening peer SHOULD accept at most two streams per peer"
 // https://github.com/libp2p/specs/blob/master/ping/ping.md#protocol
 func TestThirdStream(t *testing.T) {
-	pair(t, func(t *testing.T, c *plexus.Conn, y *plexus.Host) {
+	plexustest.Pair(t, func(t *testing.T, c *plexus.Conn, y *plexus.Host) {
 		Serve(y)
 		first, second := open(t, c), open(t, c)
 		if err := errors.Join(echo(first), echo(second)); err != nil {
@@ -162,7 +119,7 @@ func TestPingErrors(t *testing.T) {
 		{name: "cancelled", want: stopped, stop: time.Second, after: time.Second, serve: silent},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			pair(t, func(t *testing.T, c *plexus.Conn, y *plexus.Host) {
+			plexustest.Pair(t, func(t *testing.T, c *plexus.Conn, y *plexus.Host) {
 				if tt.serve != nil {
 					y.Handle(Protocol, tt.serve)
 				}
@@ -196,7 +153,7 @@ func silent(ctx context.Context, s *plexus.Stream) error {
 
 // rust-libp2p pings every 15 s on one stream.
 func TestSlowPings(t *testing.T) {
-	pair(t, func(t *testing.T, c *plexus.Conn, y *plexus.Host) {
+	plexustest.Pair(t, func(t *testing.T, c *plexus.Conn, y *plexus.Host) {
 		Serve(y)
 		s := open(t, c)
 		for range 10 {
@@ -214,7 +171,7 @@ func TestSlowPings(t *testing.T) {
 }
 
 func TestSlowBytes(t *testing.T) {
-	pair(t, func(t *testing.T, c *plexus.Conn, y *plexus.Host) {
+	plexustest.Pair(t, func(t *testing.T, c *plexus.Conn, y *plexus.Host) {
 		Serve(y)
 		s := open(t, c)
 		begin := time.Now()
@@ -238,7 +195,7 @@ func TestSlowBytes(t *testing.T) {
 // A peer that sends pings and takes no echo has its window full of echoes and its
 // stream reset. Nobody else notices.
 func TestFlood(t *testing.T) {
-	pair(t, func(t *testing.T, c *plexus.Conn, y *plexus.Host) {
+	plexustest.Pair(t, func(t *testing.T, c *plexus.Conn, y *plexus.Host) {
 		Serve(y)
 		s := open(t, c)
 		flooded := make(chan error)

@@ -1,0 +1,57 @@
+// Package plexustest makes hosts for the tests of protocols: as small as hosts
+// come, on a network in memory, in virtual time.
+package plexustest
+
+import (
+	"testing"
+	"testing/synctest"
+
+	ma "github.com/multiformats/go-multiaddr"
+
+	"github.com/plexus-p2p/plexus"
+	"github.com/plexus-p2p/plexus/muxer"
+	"github.com/plexus-p2p/plexus/muxer/yamux"
+	"github.com/plexus-p2p/plexus/peer"
+	"github.com/plexus-p2p/plexus/security"
+	"github.com/plexus-p2p/plexus/security/noise"
+	"github.com/plexus-p2p/plexus/transport"
+	"github.com/plexus-p2p/plexus/transport/memory"
+)
+
+// Host makes a host with Noise and yamux that listens on n and serves nothing.
+// The test's end closes it.
+func Host(t testing.TB, n *memory.Network) *plexus.Host {
+	t.Helper()
+	key, err := peer.GenerateKey(peer.Ed25519)
+	if err != nil {
+		t.Fatal(err)
+	}
+	h, err := plexus.New(plexus.Config{
+		Key:      key,
+		Pipes:    []transport.Pipes{n},
+		Security: []security.Protocol{&noise.Protocol{}},
+		Muxers:   []muxer.Muxer{&yamux.Muxer{}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { h.Close() })
+	if err := h.Listen(t.Context(), ma.StringCast("/memory/0")); err != nil {
+		t.Fatal(err)
+	}
+	return h
+}
+
+// Pair runs f in a synctest bubble with a connection to y.
+func Pair(t *testing.T, f func(t *testing.T, c *plexus.Conn, y *plexus.Host)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		var n memory.Network
+		x, y := Host(t, &n), Host(t, &n)
+		c, err := x.Dial(t.Context(), y.Info())
+		if err != nil {
+			t.Fatal(err)
+		}
+		f(t, c, y)
+	})
+}
