@@ -50,8 +50,9 @@ type Session interface {
 }
 
 // A Stream is a net.Conn, safe for concurrent use by any number of readers,
-// writers and closers, with deadlines that always fire. In addition each
-// direction ends for itself.
+// writers and closers. In addition each direction ends for itself. Set a write
+// deadline before a Write that must not outwait a peer that has stopped reading:
+// package session says, under Limits, what cannot wake one without.
 //
 // Close closes both directions: the peer reads what was written and then EOF;
 // what it sends from then on is dropped. It never blocks and is not an error after Reset.
