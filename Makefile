@@ -24,7 +24,7 @@ race: ## go test -race ./...
 conformance: ## the muxers' nettest suites, 50 times under -race
 	scripts/test.sh conformance
 
-fuzz: ## each fuzz target for FUZZTIME (10s)
+fuzz: ## each fuzz target for FUZZTIME (5s)
 	scripts/test.sh fuzz
 
 figures: ## the figures that the README states: allocations, writes, memory, sizes, latency

@@ -2,7 +2,7 @@ package plexus
 
 import (
 	"context"
-	"fmt"
+	"errors"
 	"iter"
 	"slices"
 	"sync"
@@ -30,7 +30,7 @@ type Conn struct {
 	host *Host
 	link link // fixed
 	ctx  context.Context
-	end1 context.CancelFunc // ends ctx
+	stop context.CancelFunc // ends ctx
 
 	inbound atomic.Int32 // streams of the peer that are being served
 	streams atomic.Int32 // all open streams
@@ -59,10 +59,10 @@ func (h *Host) addConn(l *link) (*Conn, error) {
 	c := &Conn{host: h, link: *l}
 	c.link.stages, c.link.tell = nil, nil
 	c.idle.Store(time.Now().UnixNano())
-	c.ctx, c.end1 = context.WithCancel(h.ctx)
+	c.ctx, c.stop = context.WithCancel(h.ctx)
 	out, err := h.swarm.add(c)
 	if err != nil {
-		c.end1()
+		c.stop()
 		l.session.Close(ended, CodeLimit)
 		return nil, err
 	}
@@ -86,7 +86,7 @@ var ended = func() context.Context {
 func (c *Conn) serve() {
 	err := c.link.session.Serve(c.accept)
 	c.ended.Store(true)
-	c.end1()
+	c.stop()
 	c.host.swarm.remove(c)
 	c.host.emit(Disconnected{c, err})
 }
@@ -133,7 +133,7 @@ func (c *Conn) Open(ctx context.Context, protos ...string) (*Stream, error) {
 
 func (c *Conn) open(ctx context.Context, protos []string) (*Stream, error) {
 	if len(protos) == 0 {
-		return nil, fmt.Errorf("no protocol named")
+		return nil, errors.New("no protocol named")
 	}
 	m, err := c.link.session.Open(ctx)
 	if err != nil {

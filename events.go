@@ -3,6 +3,8 @@ package plexus
 import (
 	"context"
 	"iter"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -94,12 +96,7 @@ func (h *Host) Notify(f func(Event)) (stop func()) {
 
 func (h *Host) emit(ev Event) {
 	h.events.mu.Lock()
-	// A copy, so that a hook may come and go while others run.
-	var few [8]func(Event)
-	hooks := few[:0]
-	for _, f := range h.events.hooks {
-		hooks = append(hooks, f)
-	}
+	hooks := slices.Collect(maps.Values(h.events.hooks)) // a hook may come and go while others run
 	h.events.mu.Unlock()
 	for _, f := range hooks {
 		f(ev)

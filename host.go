@@ -13,7 +13,6 @@ import (
 
 	ma "github.com/multiformats/go-multiaddr"
 
-	"github.com/plexus-p2p/plexus/dial"
 	"github.com/plexus-p2p/plexus/multiselect"
 	"github.com/plexus-p2p/plexus/muxer"
 	"github.com/plexus-p2p/plexus/peer"
@@ -41,11 +40,12 @@ type Config struct {
 
 	Limits Limits
 
-	// Allow, where set, is asked at each stage of a connection; an error ends
-	// the connection there. It may be called concurrently and must be quick.
+	// Allow, where set, is asked at StageDial, StageAccept and StageSecure; an
+	// error ends the connection there. It may be called concurrently and must be quick.
 	Allow func(Stage, ConnInfo) error
 
-	// Logger hears what nobody else can see. Nil: slog.Default at Warn and above.
+	// Logger hears what nobody else can see: at Debug what peers can cause at
+	// will, at Warn the rest. Nil: slog.Default.
 	Logger *slog.Logger
 }
 
@@ -100,7 +100,7 @@ type Host struct {
 
 	mu        sync.RWMutex
 	handlers  map[string]*handler
-	listeners map[string]*listening // by the address that was asked for
+	listeners map[string]*listening // by the address as bound
 	announced func([]ma.Multiaddr) []ma.Multiaddr
 }
 
@@ -245,7 +245,7 @@ func (h *Host) Dial(ctx context.Context, info peer.AddrInfo) (*Conn, error) {
 }
 
 // Close ends the host. What was written to streams is delivered first, for at
-// most [Limits.Linger]. It waits for everything that the host started; handlers
+// most [Limits.Linger]. It waits for the host's own goroutines; handlers
 // that ignore the end of their stream and context are reported as an error
 // after another Linger.
 func (h *Host) Close() error {
@@ -352,5 +352,3 @@ type streamAddr struct {
 
 func (a streamAddr) Network() string { return "libp2p" }
 func (a streamAddr) String() string  { return "/p2p/" + a.id.String() + a.proto }
-
-var _ dial.Resolver = transport.Network(nil)

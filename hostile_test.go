@@ -237,7 +237,7 @@ func TestGarbage(t *testing.T) {
 	})
 }
 
-// TestSilentHandler: a peer that opens streams and proposes nothing loses them.
+// TestSilentStreams: a peer that opens streams and proposes nothing loses them.
 func TestSilentStreams(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		net := new(memory.Network)

@@ -37,8 +37,7 @@ var layers = [][]string{
 var thirdParty = map[string][]string{
 	".":                       {"github.com/multiformats/go-multiaddr"},
 	"internal/pb":             {"google.golang.org/protobuf/encoding/protowire"},
-	"peer":                    {"github.com/multiformats/", "github.com/ipfs/go-cid", "github.com/mr-tron/base58", "github.com/decred/dcrd/dcrec/secp256k1/v4"},
-	"multiselect":             {"github.com/multiformats/go-varint"},
+	"peer":                    {"github.com/multiformats/go-multiaddr", "github.com/multiformats/go-multibase", "github.com/mr-tron/base58", "github.com/decred/dcrd/dcrec/secp256k1/v4"},
 	"dial":                    {"github.com/multiformats/go-multiaddr"},
 	"security":                {},
 	"security/noise":          {"github.com/flynn/noise", "golang.org/x/crypto"},
@@ -51,7 +50,7 @@ var thirdParty = map[string][]string{
 	"plexustest":              {"github.com/multiformats/go-multiaddr"},
 	"identify":                {"github.com/multiformats/go-multiaddr"},
 	"node":                    {"github.com/multiformats/go-multiaddr"},
-	"cmd":                     {"github.com/multiformats/go-multiaddr", "github.com/spf13/cobra", "github.com/alecthomas/kong", "golang.org/x/term"},
+	"cmd":                     {"github.com/multiformats/go-multiaddr", "github.com/alecthomas/kong", "golang.org/x/term"},
 	"examples":                {"github.com/multiformats/go-multiaddr"},
 }
 

@@ -20,7 +20,6 @@ type Stream struct {
 	raw     patient          // what ms reads and writes
 	conn    *Conn
 	inbound bool
-	proto   string
 	over    atomic.Bool // counted out of conn.streams
 }
 
@@ -50,7 +49,6 @@ func newStream(c *Conn, m muxer.Stream, inbound bool) *Stream {
 
 // lazy proposes a protocol without waiting for the answer.
 func (s *Stream) lazy(proto string) {
-	s.proto = proto
 	s.ms.Lazy(&s.raw, proto)
 }
 
@@ -58,9 +56,7 @@ func (s *Stream) lazy(proto string) {
 func (s *Stream) selectOne(ctx context.Context, protos []string) error {
 	ctx, cancel := context.WithTimeout(ctx, s.conn.host.limits.NegotiateTimeout)
 	defer cancel()
-	err := security.Within(ctx, s.raw.Stream, func() error { return s.ms.Select(&s.raw, protos...) })
-	s.proto = s.ms.Protocol()
-	return err
+	return security.Within(ctx, s.raw.Stream, func() error { return s.ms.Select(&s.raw, protos...) })
 }
 
 // serve answers the peer's proposal and runs the handler.
@@ -80,8 +76,7 @@ func (s *Stream) serve() {
 		s.finish(err)
 		return
 	}
-	s.proto = s.ms.Protocol()
-	hd := h.lookup(s.proto)
+	hd := h.lookup(s.Protocol())
 	if hd == nil { // unregistered this moment
 		s.finish(ErrNotSupported)
 		return
@@ -123,7 +118,7 @@ func (s *Stream) release() {
 }
 
 // Protocol is what the stream speaks.
-func (s *Stream) Protocol() string { return s.proto }
+func (s *Stream) Protocol() string { return s.ms.Protocol() }
 
 // Conn is the connection that carries the stream.
 func (s *Stream) Conn() *Conn { return s.conn }
@@ -176,5 +171,5 @@ func (s *Stream) SetReadDeadline(t time.Time) error  { return s.raw.Stream.SetRe
 func (s *Stream) SetWriteDeadline(t time.Time) error { return s.raw.Stream.SetWriteDeadline(t) }
 
 // LocalAddr and RemoteAddr name the hosts and the protocol; [Stream.Conn] has the multiaddrs.
-func (s *Stream) LocalAddr() net.Addr  { return streamAddr{s.conn.host.id, s.proto} }
-func (s *Stream) RemoteAddr() net.Addr { return streamAddr{s.conn.link.peer, s.proto} }
+func (s *Stream) LocalAddr() net.Addr  { return streamAddr{s.conn.host.id, s.Protocol()} }
+func (s *Stream) RemoteAddr() net.Addr { return streamAddr{s.conn.link.peer, s.Protocol()} }

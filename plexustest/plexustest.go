@@ -1,5 +1,5 @@
 // Package plexustest makes hosts for the tests of protocols: as small as hosts
-// come, on a network in memory, in virtual time.
+// come, on a network in memory or a simulated one.
 package plexustest
 
 import (
@@ -14,29 +14,39 @@ import (
 	"github.com/plexus-p2p/plexus/peer"
 	"github.com/plexus-p2p/plexus/security"
 	"github.com/plexus-p2p/plexus/security/noise"
+	"github.com/plexus-p2p/plexus/simnet"
 	"github.com/plexus-p2p/plexus/transport"
 	"github.com/plexus-p2p/plexus/transport/memory"
+	"github.com/plexus-p2p/plexus/transport/tcp"
 )
 
 // Host makes a host with Noise and yamux that listens on n and serves nothing.
 // The test's end closes it.
 func Host(t testing.TB, n *memory.Network) *plexus.Host {
 	t.Helper()
-	key, err := peer.GenerateKey(peer.Ed25519)
-	if err != nil {
+	return host(t, plexus.Config{Pipes: []transport.Pipes{n}}, "/memory/0")
+}
+
+// SimHost makes such a host on a simulated machine, with TCP.
+func SimHost(t testing.TB, n *simnet.Host) *plexus.Host {
+	t.Helper()
+	return host(t, plexus.Config{Network: n, Pipes: []transport.Pipes{&tcp.Transport{Network: n}}}, "/ip4/0.0.0.0/tcp/4001")
+}
+
+func host(t testing.TB, cfg plexus.Config, listen string) *plexus.Host {
+	t.Helper()
+	var err error
+	if cfg.Key, err = peer.GenerateKey(peer.Ed25519); err != nil {
 		t.Fatal(err)
 	}
-	h, err := plexus.New(plexus.Config{
-		Key:      key,
-		Pipes:    []transport.Pipes{n},
-		Security: []security.Protocol{&noise.Protocol{}},
-		Muxers:   []muxer.Muxer{&yamux.Muxer{}},
-	})
+	cfg.Security = []security.Protocol{&noise.Protocol{}}
+	cfg.Muxers = []muxer.Muxer{&yamux.Muxer{}}
+	h, err := plexus.New(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { h.Close() })
-	if err := h.Listen(t.Context(), ma.StringCast("/memory/0")); err != nil {
+	if err := h.Listen(t.Context(), ma.StringCast(listen)); err != nil {
 		t.Fatal(err)
 	}
 	return h

@@ -1408,7 +1408,7 @@ func (l *link) Write(p []byte) (n int, err error) {
 	return n, err
 }
 
-// An idle session holds little, 10 KiB at the most with its goroutine's stack.
+// An idle session holds little: 8 KiB at each end, with its goroutine's stack.
 func testIdle(t *testing.T, s Subject) {
 	const n = 400
 	var sessions []muxer.Session
@@ -1434,7 +1434,7 @@ func testIdle(t *testing.T, s Subject) {
 	for reading.Load() < n {
 		runtime.Gosched()
 	}
-	if each := (int64(usage()) - int64(before)) / n; each > 10<<10 { // the race detector's share included
+	if each := (int64(usage()) - int64(before)) / n; each > idleMax {
 		t.Errorf("an idle session and its pipe hold %d bytes", each)
 	}
 	for _, c := range conns {

@@ -1,0 +1,5 @@
+//go:build !race
+
+package muxertest
+
+const idleMax = 8 << 10 // bytes
