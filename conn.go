@@ -13,6 +13,7 @@ import (
 
 	"github.com/plexus-p2p/plexus/muxer"
 	"github.com/plexus-p2p/plexus/peer"
+	"github.com/plexus-p2p/plexus/transport"
 )
 
 // Codes that this host ends connections and streams with.
@@ -52,6 +53,7 @@ type Identity struct {
 	Version   string       // of the network that the peer is part of
 	Observed  ma.Multiaddr // how the peer sees us; nil when it does not say
 	Signed    bool         // Addrs come from a record that the peer signed
+	Record    []byte       // that record, sealed, to be passed on
 }
 
 // addConn puts a finished link into the table and starts to serve it.
@@ -116,6 +118,41 @@ func (c *Conn) Since() time.Time { return c.link.started }
 
 // Stats describes the connection's session.
 func (c *Conn) Stats() muxer.Stats { return c.link.session.Stats() }
+
+// SendDatagram sends a message that may be lost, or overtake another one: at most
+// [Conn.MaxDatagram] bytes, as a transport.ErrDatagramTooLong says. It does not wait for
+// the peer. The protocols of a connection share its datagrams, and have to agree on how
+// to tell theirs. Without datagrams the error is errors.ErrUnsupported.
+func (c *Conn) SendDatagram(b []byte) error {
+	d, ok := c.link.session.(transport.Datagrams)
+	if !ok {
+		return c.noDatagrams("send")
+	}
+	return d.SendDatagram(b)
+}
+
+// ReceiveDatagram waits for the peer's next message, until ctx or the connection ends.
+// A bounded number is kept for it; further ones are lost.
+func (c *Conn) ReceiveDatagram(ctx context.Context) ([]byte, error) {
+	d, ok := c.link.session.(transport.Datagrams)
+	if !ok {
+		return nil, c.noDatagrams("receive")
+	}
+	return d.ReceiveDatagram(ctx)
+}
+
+// MaxDatagram is how many bytes a datagram can have now; 0: there are none. It changes
+// with what is known of the path.
+func (c *Conn) MaxDatagram() int {
+	if d, ok := c.link.session.(transport.Datagrams); ok {
+		return d.MaxDatagram()
+	}
+	return 0
+}
+
+func (c *Conn) noDatagrams(op string) error {
+	return &OpError{Op: op + " a datagram with", Peer: c.link.peer, Addr: c.link.remote, Err: errors.ErrUnsupported}
+}
 
 // Done is closed when the connection has ended.
 func (c *Conn) Done() <-chan struct{} { return c.ctx.Done() }

@@ -11,6 +11,7 @@ import (
 	ma "github.com/multiformats/go-multiaddr"
 
 	"github.com/plexus-p2p/plexus/dial"
+	"github.com/plexus-p2p/plexus/internal/stack"
 	"github.com/plexus-p2p/plexus/peer"
 	"github.com/plexus-p2p/plexus/transport"
 )
@@ -146,6 +147,7 @@ func (h *Host) dial(ctx context.Context, info peer.AddrInfo, asked bool) (*Conn,
 		}
 	}
 	won, tried, err := dial.Race(ctx, ranked, h.limits.DialsPerPeer, func(ctx context.Context, a ma.Multiaddr) (*link, error) {
+		stack.Large()
 		// Told as they come: the race does not wait for those that it calls off.
 		return h.dialAddr(ctx, a, info.ID, func(so []StageTime) {
 			mu.Lock()
@@ -165,6 +167,9 @@ func (h *Host) dial(ctx context.Context, info peer.AddrInfo, asked bool) (*Conn,
 		})
 	}
 	mu.Unlock()
+	for _, r := range ranked[len(tried):] {
+		ev.Spared = append(ev.Spared, r.Addr)
+	}
 	if err == nil {
 		ev.Conn, err = h.addConn(won)
 	}

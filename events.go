@@ -41,6 +41,7 @@ type (
 		Peer     peer.ID
 		Resolve  time.Duration // spent on names
 		Attempts []Attempt
+		Spared   []ma.Multiaddr // whose turn had not come when it ended
 		Conn     *Conn
 		Err      error
 	}

@@ -156,6 +156,41 @@ func TestFigureStream(t *testing.T) {
 	}
 }
 
+// TestFigureDial counts what a fresh connection costs both ends together, with
+// Noise and yamux: dial, echo 1 byte on a stream, close.
+func TestFigureDial(t *testing.T) {
+	limits := plexus.Limits{ConnsPerPeer: -1, Conns: -1}
+	x, y := tcpHost(t, nil, limits), tcpHost(t, nil, limits)
+	y.Handle(echoProtocol, echo)
+	info := y.Info()
+	info.ID = "" // a fresh one each time
+	msg := []byte("m")
+	once := func() {
+		c, err := x.Dial(t.Context(), info)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s, err := c.Open(t.Context(), echoProtocol)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.Write(msg)
+		if _, err := io.ReadFull(s, msg); err != nil {
+			t.Fatal(err)
+		}
+		s.Close()
+		c.Close()
+	}
+	for range 20 {
+		once()
+	}
+	allocs := testing.AllocsPerRun(300, once)
+	t.Logf("dial, echo 1 B, close: %.0f allocations, both ends (go-libp2p v0.51: 835)", allocs)
+	if !raceEnabled && allocs > 334 {
+		t.Errorf("%.0f allocations, at most 334", allocs)
+	}
+}
+
 // TestFigureIdle weighs idle secured connections.
 func TestFigureIdle(t *testing.T) {
 	const n = 200
@@ -196,31 +231,47 @@ func TestFigureIdle(t *testing.T) {
 	}
 }
 
-// TestFigureSize builds a small program and weighs it.
+// TestFigureSize builds small programs and weighs them: who imports less pays less.
 func TestFigureSize(t *testing.T) {
 	if testing.Short() {
-		t.Skip("builds a program")
+		t.Skip("builds programs")
 	}
-	bin := filepath.Join(t.TempDir(), "tcphost")
-	if out, err := exec.Command("go", "build", "-ldflags", "-s -w", "-o", bin, "./testdata/tcphost").CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, out)
-	}
-	fi, err := os.Stat(bin)
-	if err != nil {
-		t.Fatal(err)
-	}
-	out, err := exec.Command("go", "version", "-m", bin).Output()
-	if err != nil {
-		t.Fatal(err)
-	}
-	modules := strings.Count(string(out), "\tdep\t")
-	mb := float64(fi.Size()) / 1e6
-	t.Logf("a TCP host with Noise and yamux: %.2f MB stripped, %d modules (go-libp2p v0.51: 24.3 and 81)", mb, modules)
-	if mb > 8 {
-		t.Errorf("%.2f MB, want at most 8", mb)
-	}
-	if modules > 20 {
-		t.Errorf("%d modules, want at most 20", modules)
+	for _, p := range []struct {
+		dir, what  string
+		maxMB      float64
+		maxModules int
+		without    []string // what no module's path may have in it
+	}{
+		{"tcphost", "a host with TCP, Noise and yamux", 8, 20, []string{"quic", "pion"}},
+		{"quicnode", "a default node, with TCP and QUIC", 10, 22, []string{"pion"}},
+		{"fullnode", "a node with all transports", 13, 34, nil},
+	} {
+		bin := filepath.Join(t.TempDir(), p.dir)
+		if out, err := exec.Command("go", "build", "-ldflags", "-s -w", "-o", bin, "./testdata/"+p.dir).CombinedOutput(); err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+		fi, err := os.Stat(bin)
+		if err != nil {
+			t.Fatal(err)
+		}
+		out, err := exec.Command("go", "version", "-m", bin).Output()
+		if err != nil {
+			t.Fatal(err)
+		}
+		modules := strings.Count(string(out), "\tdep\t")
+		mb := float64(fi.Size()) / 1e6
+		t.Logf("%s: %.2f MB stripped, %d modules (go-libp2p v0.51: 24.3 and 81)", p.what, mb, modules)
+		if mb > p.maxMB {
+			t.Errorf("%.2f MB, want at most %v", mb, p.maxMB)
+		}
+		if modules > p.maxModules {
+			t.Errorf("%d modules, want at most %d", modules, p.maxModules)
+		}
+		for _, w := range p.without {
+			if strings.Contains(string(out), w) {
+				t.Errorf("%s links %s", p.dir, w)
+			}
+		}
 	}
 }
 

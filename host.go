@@ -100,7 +100,7 @@ type Host struct {
 
 	mu        sync.RWMutex
 	handlers  map[string]*handler
-	listeners map[string]*listening // by the address as bound
+	listeners map[string]*listening // by the address as bound, without certificate hashes
 	announced func([]ma.Multiaddr) []ma.Multiaddr
 }
 

@@ -1,6 +1,7 @@
 package plexus_test
 
 import (
+	"go/ast"
 	"go/parser"
 	"go/token"
 	"io/fs"
@@ -27,7 +28,8 @@ var layers = [][]string{
 	{"simnet"},
 	{"."},
 	{"plexustest"},
-	{"identify", "ping", "perf", "fetch", "nat", "relay", "discovery", "routing", "pubsub", "exchange", "consensus"},
+	{"identify", "ping", "perf", "fetch", "nat", "relay", "discovery", "pubsub", "exchange", "consensus"},
+	{"autotls", "routing"},
 	{"node"},
 	{"cmd", "examples"},
 }
@@ -36,22 +38,31 @@ var layers = [][]string{
 // import. A module that only one folder needs stays there.
 var thirdParty = map[string][]string{
 	".":                       {"github.com/multiformats/go-multiaddr"},
-	"internal/pb":             {"google.golang.org/protobuf/encoding/protowire"},
-	"peer":                    {"github.com/multiformats/go-multiaddr", "github.com/multiformats/go-multibase", "github.com/mr-tron/base58", "github.com/decred/dcrd/dcrec/secp256k1/v4"},
+	"internal/pb":             {"google.golang.org/protobuf/encoding/protowire", "github.com/multiformats/go-varint"},
+	"peer":                    {"github.com/multiformats/go-multiaddr", "github.com/multiformats/go-multihash", "github.com/multiformats/go-varint", "github.com/ipfs/go-cid", "github.com/decred/dcrd/dcrec/secp256k1/v4"},
 	"dial":                    {"github.com/multiformats/go-multiaddr"},
 	"security":                {},
-	"security/noise":          {"github.com/flynn/noise", "golang.org/x/crypto"},
+	"security/noise":          {"golang.org/x/crypto"},
 	"security/tls":            {"golang.org/x/crypto"},
+	"security/pnet":           {"golang.org/x/crypto", "github.com/multiformats/go-multiaddr"},
 	"muxer":                   {},
 	"muxer/muxertest":         {"golang.org/x/net/nettest"},
 	"transport":               {"github.com/multiformats/go-multiaddr", "golang.org/x/sys"},
+	"transport/quic":          {"github.com/multiformats/go-multiaddr", "github.com/quic-go/quic-go"},
+	"transport/webrtc":        {"github.com/multiformats/go-multiaddr", "github.com/multiformats/go-multibase", "github.com/multiformats/go-multihash", "github.com/multiformats/go-varint", "github.com/pion/dtls/v3", "github.com/pion/ice/v4", "github.com/pion/logging", "github.com/pion/stun/v3"},
+	"transport/webtransport":  {"github.com/multiformats/go-multiaddr", "github.com/quic-go/quic-go"},
+	"transport/internal":      {"github.com/multiformats/go-multiaddr", "github.com/quic-go/quic-go"},
 	"transport/transporttest": {"github.com/multiformats/go-multiaddr", "golang.org/x/net/nettest"},
 	"simnet":                  {"github.com/multiformats/go-multiaddr"},
 	"plexustest":              {"github.com/multiformats/go-multiaddr"},
 	"identify":                {"github.com/multiformats/go-multiaddr"},
+	"pubsub":                  {"google.golang.org/protobuf/encoding/protowire"},
+	"routing":                 {"github.com/multiformats/go-multiaddr", "github.com/multiformats/go-multihash"},
+	"routing/ipns":            {"github.com/fxamacker/cbor/v2"},
+	"autotls":                 {"github.com/multiformats/go-multiaddr", "golang.org/x/crypto/acme"},
 	"node":                    {"github.com/multiformats/go-multiaddr"},
 	"cmd":                     {"github.com/multiformats/go-multiaddr", "github.com/alecthomas/kong", "golang.org/x/term"},
-	"examples":                {"github.com/multiformats/go-multiaddr"},
+	"examples":                {"github.com/multiformats/go-multiaddr", "github.com/multiformats/go-multihash"},
 }
 
 // goPackage is one folder with Go files.
@@ -59,6 +70,7 @@ type goPackage struct {
 	dir     string
 	imports map[string]bool // of files that are not tests
 	doc     bool
+	files   []*ast.File // neither are these
 }
 
 // packages reads the module's folders. Nested modules are left out.
@@ -78,7 +90,7 @@ func packages(t *testing.T) []goPackage {
 		if !strings.HasSuffix(p, ".go") || strings.HasSuffix(p, "_test.go") {
 			return nil
 		}
-		f, err := parser.ParseFile(token.NewFileSet(), p, nil, parser.ImportsOnly|parser.ParseComments)
+		f, err := parser.ParseFile(token.NewFileSet(), p, nil, parser.SkipObjectResolution|parser.ParseComments)
 		if err != nil {
 			return err
 		}
@@ -89,6 +101,7 @@ func packages(t *testing.T) []goPackage {
 			byDir[dir] = pkg
 		}
 		pkg.doc = pkg.doc || f.Doc != nil
+		pkg.files = append(pkg.files, f)
 		for _, im := range f.Imports {
 			s, _ := strconv.Unquote(im.Path.Value)
 			pkg.imports[s] = true
@@ -154,6 +167,87 @@ func TestThirdParty(t *testing.T) {
 			}
 		}
 	}
+}
+
+// TestSignatures: what a package exports has no types of third parties but multiformats',
+// so that these can be replaced.
+func TestSignatures(t *testing.T) {
+	version := regexp.MustCompile(`/v\d+$`)
+	for _, p := range packages(t) {
+		if strings.Contains(p.dir, "internal") || strings.HasPrefix(p.dir, "cmd") {
+			continue
+		}
+		for _, f := range p.files {
+			foreign := make(map[string]string) // import paths by name
+			for _, im := range f.Imports {
+				s, _ := strconv.Unquote(im.Path.Value)
+				first, _, _ := strings.Cut(s, "/")
+				if !strings.Contains(first, ".") || strings.HasPrefix(s, module) || strings.HasPrefix(s, "github.com/multiformats/") {
+					continue
+				}
+				name := strings.TrimSuffix(strings.TrimPrefix(path.Base(version.ReplaceAllString(s, "")), "go-"), "-go")
+				if im.Name != nil {
+					name = im.Name.Name
+				}
+				foreign[name] = s
+			}
+			for what, typ := range exported(f) {
+				ast.Inspect(typ, func(n ast.Node) bool {
+					if sel, ok := n.(*ast.SelectorExpr); ok {
+						if x, ok := sel.X.(*ast.Ident); ok && foreign[x.Name] != "" {
+							t.Errorf("%s: %s has a type of %s", p.dir, what, foreign[x.Name])
+						}
+					}
+					return true
+				})
+			}
+		}
+	}
+}
+
+// exported are the types that can be seen from elsewhere, by what has them.
+func exported(f *ast.File) map[string]ast.Node {
+	all := make(map[string]ast.Node)
+	for _, d := range f.Decls {
+		switch d := d.(type) {
+		case *ast.FuncDecl:
+			if d.Recv != nil {
+				recv := d.Recv.List[0].Type
+				if star, ok := recv.(*ast.StarExpr); ok {
+					recv = star.X
+				}
+				if id, ok := recv.(*ast.Ident); ok && !id.IsExported() {
+					continue
+				}
+			}
+			if d.Name.IsExported() {
+				all[d.Name.Name] = d.Type
+			}
+		case *ast.GenDecl:
+			for _, spec := range d.Specs {
+				switch spec := spec.(type) {
+				case *ast.ValueSpec:
+					if spec.Names[0].IsExported() && spec.Type != nil {
+						all[spec.Names[0].Name] = spec.Type
+					}
+				case *ast.TypeSpec:
+					st, ok := spec.Type.(*ast.StructType)
+					switch {
+					case !spec.Name.IsExported():
+					case !ok:
+						all[spec.Name.Name] = spec.Type
+					default:
+						for _, field := range st.Fields.List {
+							if len(field.Names) == 0 || field.Names[0].IsExported() {
+								all[spec.Name.Name+" at "+strconv.Itoa(int(field.Pos()))] = field.Type
+							}
+						}
+					}
+				}
+			}
+		}
+	}
+	return all
 }
 
 func allowed(dir, im string) bool {

@@ -10,14 +10,32 @@ import (
 
 	ma "github.com/multiformats/go-multiaddr"
 
+	"github.com/plexus-p2p/plexus/internal/stack"
 	"github.com/plexus-p2p/plexus/peer"
 	"github.com/plexus-p2p/plexus/transport"
 )
 
 // listening is one address that the host listens on.
 type listening struct {
-	addr  ma.Multiaddr // as the transport reports it: with the real port
+	at    interface{ Addr() net.Addr } // tells the address as the transport reports it: with the real port
 	close func() error
+}
+
+// addr is the address now. It may change, in its certificate hashes.
+func (l *listening) addr() ma.Multiaddr {
+	a, _ := transport.Multiaddr(l.at.Addr())
+	return a
+}
+
+// bound is an address without certificate hashes. No two listeners have the same.
+func bound(a ma.Multiaddr) string {
+	for i, c := range a {
+		if c.Code() == ma.P_CERTHASH {
+			a = a[:i]
+			break
+		}
+	}
+	return a.String()
 }
 
 // Listen accepts connections on an address until the host closes or
@@ -39,7 +57,6 @@ func (h *Host) listen(ctx context.Context, on ma.Multiaddr) error {
 	}
 	var (
 		l   = new(listening)
-		at  net.Addr
 		run func()
 		err error
 	)
@@ -49,19 +66,23 @@ func (h *Host) listen(ctx context.Context, on ma.Multiaddr) error {
 		if nl, err = pipes.Listen(ctx, on); err != nil {
 			return err
 		}
-		at, l.close, run = nl.Addr(), nl.Close, func() { h.accept(l, nl) }
+		l.at, l.close, run = nl, nl.Close, func() { h.accept(l, nl) }
 	case sessions != nil:
 		var sl transport.SessionListener
 		if sl, err = sessions.ListenSession(ctx, on); err != nil {
 			return err
 		}
-		at, l.close, run = sl.Addr(), sl.Close, func() { h.acceptSessions(l, sl) }
+		l.at, l.close, run = sl, sl.Close, func() { h.acceptSessions(l, sl) }
 	default:
 		return ErrNoTransport
 	}
-	if l.addr, err = transport.Multiaddr(at); err != nil {
+	at, err := transport.Multiaddr(l.at.Addr())
+	if err != nil {
 		l.close()
 		return err
+	}
+	if c, ok := l.at.(interface{ OnAddrChange(func()) }); ok {
+		c.OnAddrChange(func() { h.emit(AddrsChanged{}) })
 	}
 	h.mu.Lock()
 	if h.closed.Load() {
@@ -69,7 +90,7 @@ func (h *Host) listen(ctx context.Context, on ma.Multiaddr) error {
 		l.close()
 		return ErrClosed
 	}
-	h.listeners[l.addr.String()] = l
+	h.listeners[bound(at)] = l
 	h.wg.Go(run) // ends when the listener closes
 	h.mu.Unlock()
 	return nil
@@ -79,8 +100,8 @@ func (h *Host) listen(ctx context.Context, on ma.Multiaddr) error {
 // by it live on.
 func (h *Host) StopListening(addr ma.Multiaddr) error {
 	h.mu.Lock()
-	l := h.listeners[addr.String()]
-	delete(h.listeners, addr.String())
+	l := h.listeners[bound(addr)]
+	delete(h.listeners, bound(addr))
 	h.mu.Unlock()
 	if l == nil {
 		return &OpError{Op: "stop listening", Addr: addr, Err: errors.New("the host does not listen there")}
@@ -100,13 +121,14 @@ func (h *Host) closeListeners() {
 	}
 }
 
-// ListenAddrs are the addresses that the host listens on, as bound.
+// ListenAddrs are the addresses that the host listens on, as bound, with their
+// certificate hashes of the moment.
 func (h *Host) ListenAddrs() []ma.Multiaddr {
 	h.mu.RLock()
 	defer h.mu.RUnlock()
 	addrs := make([]ma.Multiaddr, 0, len(h.listeners))
 	for _, l := range h.listeners {
-		addrs = append(addrs, l.addr)
+		addrs = append(addrs, l.addr())
 	}
 	slices.SortFunc(addrs, func(a, b ma.Multiaddr) int { return a.Compare(b) })
 	return addrs
@@ -167,6 +189,7 @@ func (h *Host) accept(l *listening, nl net.Listener) {
 			return
 		}
 		h.wg.Go(func() { // ends by HandshakeTimeout
+			stack.Large()
 			defer h.swarm.handshaken()
 			h.inbound(raw)
 		})
@@ -221,15 +244,16 @@ func (h *Host) acceptSessions(l *listening, sl transport.SessionListener) {
 // stopped tells of a listener that ended without our doing.
 func (h *Host) stopped(l *listening, err error) {
 	h.mu.Lock()
-	ours := h.listeners[l.addr.String()] != l
+	addr := l.addr()
+	ours := h.listeners[bound(addr)] != l
 	if !ours {
-		delete(h.listeners, l.addr.String())
+		delete(h.listeners, bound(addr))
 	}
 	h.mu.Unlock()
 	l.close()
 	if !ours {
-		h.log.Warn("listener failed", "addr", l.addr, "err", err)
-		h.emit(ListenFailed{l.addr, err})
+		h.log.Warn("listener failed", "addr", addr, "err", err)
+		h.emit(ListenFailed{addr, err})
 		h.emit(AddrsChanged{})
 	}
 }

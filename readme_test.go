@@ -18,7 +18,7 @@ func TestReadme(t *testing.T) {
 	}
 	tests := make(map[string]bool) // "package.TestName"; the root's have no package
 	funcs := regexp.MustCompile(`(?m)^func (Test\w+)\(`)
-	for _, glob := range []string{"*_test.go", "*/*_test.go", "*/*/*_test.go"} {
+	for _, glob := range []string{"*_test.go", "*/*_test.go", "*/*/*_test.go", "*/*/*/*_test.go"} {
 		files, _ := filepath.Glob(glob)
 		for _, f := range files {
 			src, err := os.ReadFile(f)

@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/plexus-p2p/plexus/internal/stack"
 	"github.com/plexus-p2p/plexus/multiselect"
 	"github.com/plexus-p2p/plexus/muxer"
 	"github.com/plexus-p2p/plexus/security"
@@ -61,6 +62,7 @@ func (s *Stream) selectOne(ctx context.Context, protos []string) error {
 
 // serve answers the peer's proposal and runs the handler.
 func (s *Stream) serve() {
+	stack.Small()
 	h := s.conn.host
 	defer h.busy.Done()
 	s.raw.limit = h.limits.NegotiateTimeout

@@ -62,16 +62,14 @@ func Race[T any](ctx context.Context, addrs []Ranked, parallel int, dialOne func
 	runCtx, cancel := context.WithCancelCause(ctx)
 	defer cancel(ErrLost)
 
-	timer := time.NewTimer(0)
-	defer timer.Stop()
+	var due <-chan time.Time
 	begin := time.Now() // of the schedule: earlier than now by what was skipped
 	for next := 0; ; {
 		r.mu.Lock()
 		for next < len(addrs) && r.running < parallel && !r.over {
-			due := begin.Add(addrs[next].Delay)
-			wait := time.Until(due)
+			wait := time.Until(begin.Add(addrs[next].Delay))
 			if wait > 0 && r.running > 0 {
-				timer.Reset(wait)
+				due = time.After(wait)
 				break
 			}
 			if wait > 0 {
@@ -90,7 +88,7 @@ func Race[T any](ctx context.Context, addrs []Ranked, parallel int, dialOne func
 		}
 		select {
 		case <-r.changed:
-		case <-timer.C:
+		case <-due:
 		case <-ctx.Done():
 			return r.stop(context.Cause(ctx))
 		}

@@ -2,6 +2,7 @@ package identify
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -95,6 +96,7 @@ func (s *service) apply(c *plexus.Conn, m *message, push bool) error {
 		return nil // gone
 	}
 	rec, signed := s.openRecord(c, m.record)
+	record := bytes.Clone(m.record)
 
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -136,7 +138,10 @@ func (s *service) apply(c *plexus.Conn, m *message, push bool) error {
 			id.Protocols = protocols
 		}
 		if signed || len(addrs) > 0 {
-			id.Addrs, id.Signed = addrs, signed
+			id.Addrs, id.Signed, id.Record = addrs, signed, nil
+			if signed {
+				id.Record = record
+			}
 		}
 		s.remember(c, &id)
 		c.SetIdentity(&id, nil)

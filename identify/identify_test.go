@@ -485,6 +485,22 @@ func TestNames(t *testing.T) {
 // BenchmarkIdentify is one question and its answer, at both ends: what a
 // connection costs. 40 protocols are what a Kubo node has.
 func BenchmarkIdentify(b *testing.B) {
+	f := asks(b)
+	b.ReportAllocs()
+	for b.Loop() {
+		f()
+	}
+}
+
+// TestAskAllocs counts a question and its answer, at both ends, streams and all.
+func TestAskAllocs(t *testing.T) {
+	if n := testing.AllocsPerRun(200, asks(t)); n > askAllocs {
+		t.Errorf("%v allocations, at most %v", n, askAllocs)
+	}
+}
+
+// asks returns a function that asks, and has been run.
+func asks(b testing.TB) func() {
 	var n memory.Network
 	x, y := plexustest.Host(b, &n), plexustest.Host(b, &n)
 	s := &service{h: x, guests: make(map[peer.ID]*guest)}
@@ -498,10 +514,13 @@ func BenchmarkIdentify(b *testing.B) {
 		b.Fatal(err)
 	}
 	s.guests[y.ID()] = &guest{conns: []*plexus.Conn{c}}
-	b.ReportAllocs()
-	for b.Loop() {
+	f := func() {
 		if err := s.ask(b.Context(), c); err != nil {
 			b.Fatal(err)
 		}
 	}
+	for range 20 { // fill pools
+		f()
+	}
+	return f
 }

@@ -212,3 +212,51 @@ func FuzzRead(f *testing.F) {
 		}
 	})
 }
+
+// Reading what peers send of themselves takes what it keeps; writing it is done once for
+// each change.
+const (
+	parseAllocs  = 0 // into a message that has been used
+	framesAllocs = 12
+)
+
+func BenchmarkParse(b *testing.B) {
+	f, _ := codec(b)
+	b.ReportAllocs()
+	for b.Loop() {
+		f()
+	}
+}
+
+func BenchmarkFrames(b *testing.B) {
+	_, f := codec(b)
+	b.ReportAllocs()
+	for b.Loop() {
+		f()
+	}
+}
+
+func TestCodecAllocs(t *testing.T) {
+	parse, frames := codec(t)
+	if n := testing.AllocsPerRun(100, parse); n > parseAllocs {
+		t.Errorf("parse: %v allocations, at most %v", n, parseAllocs)
+	}
+	if n := testing.AllocsPerRun(100, frames); n > framesAllocs {
+		t.Errorf("frames: %v allocations, at most %v", n, framesAllocs)
+	}
+}
+
+// codec returns functions that parse and encode a message of 40 protocols, as Kubo's.
+func codec(tb testing.TB) (parse, frames func()) {
+	m := full(40)
+	enc := m.append(nil)
+	var back message
+	return func() {
+			back.reset()
+			if err := back.parse(enc); err != nil {
+				tb.Fatal(err)
+			}
+		}, func() {
+			m.frames()
+		}
+}

@@ -33,6 +33,7 @@ type Conn struct {
 	greet bool   // the message begins with the header; fixed, once set up
 	off   uint16 // bytes of the message that were sent
 	got   answer // what was received of the answer
+	ahead []byte // what was received behind the negotiation; the owner of reading's
 	err   error  // set before failed
 }
 
@@ -42,13 +43,14 @@ const (
 	sent     = 1 << iota // the message is out
 	written              // the first Write is over: others need not queue behind it
 	answered             // the answer is read; always set in a responder
+	caughtUp             // nothing is left of what was read ahead
 	failed               // there is no agreement; err tells why
 )
 
 func (c *Conn) init(nc net.Conn, id string, state uint32) {
 	c.Conn, c.proto = nc, id
 	c.turn.L = &c.mu
-	c.greet, c.off, c.got, c.err = false, 0, answer{}, nil
+	c.greet, c.off, c.got, c.ahead, c.err = false, 0, answer{}, nil, nil
 	c.state.Store(state)
 }
 
@@ -68,7 +70,7 @@ func (c *Conn) Lazy(nc net.Conn, id string) {
 // the function [Select] does.
 func (c *Conn) Select(nc net.Conn, ids ...string) error {
 	id, err := Select(nc, ids...)
-	c.init(nc, id, sent|written|answered)
+	c.init(nc, id, sent|written|answered|caughtUp)
 	if err != nil {
 		c.fail(err)
 	}
@@ -87,9 +89,10 @@ func (c *Conn) Select(nc net.Conn, ids ...string) error {
 func (c *Conn) Accept(nc net.Conn, p Protocols) error {
 	buf := buffers.Get().(*buffer)
 	defer buffers.Put(buf)
-	id, greet, err := accept(nc, p, buf)
+	id, greet, err := accept(buf.reader(nc, nil), p, buf)
 	c.init(nc, id, answered)
 	c.greet = greet
+	c.keep(buf.left())
 	if err != nil {
 		c.fail(err)
 	}
@@ -101,7 +104,7 @@ func (c *Conn) Protocol() string { return c.proto }
 
 // Read reads from the net.Conn, as soon as a lazy proposal is answered.
 func (c *Conn) Read(p []byte) (int, error) {
-	if c.state.Load()&(sent|answered|failed) == sent|answered {
+	if c.state.Load()&(sent|answered|caughtUp|failed) == sent|answered|caughtUp {
 		return c.Conn.Read(p)
 	}
 	return c.firstRead(p)
@@ -166,20 +169,20 @@ func (c *Conn) Close() error {
 	return c.Conn.Close()
 }
 
-// firstRead is Read before the message is sent and answered.
+// firstRead is Read before the message is sent and answered, and what was read ahead
+// is taken.
 func (c *Conn) firstRead(p []byte) (int, error) {
-	if c.state.Load()&answered == 0 {
-		if err := c.await(); err != nil {
-			return 0, err
-		}
-		return c.Conn.Read(p)
-	}
-	if err := c.failure(); err != nil {
+	if err := c.await(); err != nil {
 		return 0, err
 	}
 	// Reads take turns as long as the answer is held back, lest another one takes
 	// what was ready, and this one blocks.
 	c.acquire(&c.reading)
+	if n := copy(p, c.ahead); n > 0 {
+		c.keep(c.ahead[n:])
+		c.release(&c.reading)
+		return n, nil
+	}
 	if !mayBlock(c.Conn) {
 		n, err := c.Conn.Read(p)
 		c.release(&c.reading)
@@ -209,11 +212,22 @@ func (c *Conn) await() error {
 	}
 	buf := buffers.Get().(*buffer)
 	defer buffers.Put(buf)
-	if err := c.got.read(c.Conn, appendMessage(buf.want[:0], true, c.proto), buf.in[:]); err != nil {
+	err := c.got.read(buf.reader(c.Conn, c.ahead), appendMessage(buf.want[:0], true, c.proto), buf.in[:])
+	c.ahead = buf.left()
+	if err != nil {
 		return c.unanswered(err)
 	}
+	c.keep(c.ahead)
 	c.state.Or(answered)
 	return nil
+}
+
+// keep keeps what was read ahead and not taken, after the negotiation.
+func (c *Conn) keep(b []byte) {
+	if c.ahead = b; len(b) == 0 {
+		c.ahead = nil
+		c.state.Or(caughtUp)
+	}
 }
 
 // unanswered is what Read returns for err in place of an answer.

@@ -346,12 +346,18 @@ func rounds(tb testing.TB) func() {
 	}
 }
 
+// selectAllocs is a ceiling for both ends.
+const selectAllocs = 0
+
 func TestAllocs(t *testing.T) {
 	if raceEnabled {
 		return // sync.Pool drops at random under race
 	}
 	if n := testing.AllocsPerRun(1000, rounds(t)); n > 0 {
 		t.Errorf("%v allocations for a stream, both ends, want none", n)
+	}
+	if n := testing.AllocsPerRun(1000, selects(t)); n > selectAllocs {
+		t.Errorf("Select and Accept: %v allocations, at most %v", n, selectAllocs)
 	}
 }
 
@@ -368,25 +374,34 @@ func BenchmarkWrite(b *testing.B) {
 	x.out.closed = true
 	c := lazy(x, echo)
 	msg := make([]byte, 64)
+	b.ReportAllocs()
 	for b.Loop() {
 		c.Write(msg)
 	}
 }
 
-func BenchmarkSelect(b *testing.B) {
+// selects returns a function that agrees on a protocol by Select and Accept.
+func selects(tb testing.TB) func() {
 	x, y := newPipe()
 	p := Only(echo)
 	yes := []byte(header + mEcho)
 	buf := make([]byte, 99)
-	b.ReportAllocs()
-	for b.Loop() {
+	return func() {
 		y.Write(yes)
 		if _, err := Select(x, echo); err != nil {
-			b.Fatal(err)
+			tb.Fatal(err)
 		}
 		if _, err := Accept(y, p); err != nil {
-			b.Fatal(err)
+			tb.Fatal(err)
 		}
 		x.Read(buf)
+	}
+}
+
+func BenchmarkSelect(b *testing.B) {
+	f := selects(b)
+	b.ReportAllocs()
+	for b.Loop() {
+		f()
 	}
 }

@@ -266,6 +266,38 @@ func TestFewCalls(t *testing.T) {
 	}
 }
 
+// plain is a connection that cannot tell what it has received, as a socket.
+type plain struct{ net.Conn }
+
+// On a connection whose reads are system calls, a pipelining initiator and its
+// responder make one write and one read each, and nothing behind the negotiation is lost.
+func TestReadAhead(t *testing.T) {
+	a, b := newPipe()
+	c, s := lazy(plain{a}, echo), new(Conn)
+	write(t, c, "ping")
+	if err := s.Accept(plain{b}, Only(echo)); err != nil {
+		t.Fatal(err)
+	}
+	if h := b.out; h.writes != 0 {
+		t.Error("the answer did not wait for company")
+	}
+	for _, ch := range "ping" { // in small Reads, of what is left
+		expect(t, s, string(ch))
+	}
+	write(t, s, "pong")
+	expect(t, c, "po")
+	expect(t, c, "ng")
+	for name, h := range map[string]*half{"initiator": a.out, "responder": b.out} {
+		if h.writes != 1 || h.reads != 1 {
+			t.Errorf("%s: %d writes, that the other end read in %d", name, h.writes, h.reads)
+		}
+	}
+	write(t, c, "again")
+	expect(t, s, "again")
+	write(t, s, "and again")
+	expect(t, c, "and again")
+}
+
 // Whatever the responder says but yes fails reads, and later writes.
 func TestRefused(t *testing.T) {
 	tests := []struct {

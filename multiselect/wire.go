@@ -31,11 +31,53 @@ const first = 3 * 1024
 // A buffer is where messages are read and written. What goes through a net.Conn
 // escapes to the heap, so the buffers are pooled.
 type buffer struct {
-	in   [len(header) + 2 + maxToken]byte         // what is read
-	want [len(header) + 2 + maxToken + first]byte // what is sent, or expected
+	in    [len(header) + 2 + maxToken]byte         // what is read
+	want  [len(header) + 2 + maxToken + first]byte // what is sent, or expected
+	ahead readAhead
 }
 
 var buffers = sync.Pool{New: func() any { return new(buffer) }}
+
+// readAhead reads a connection whose reads are system calls in few of them. What it
+// has read and not given out is left.
+type readAhead struct {
+	net.Conn
+	left []byte
+	buf  [2 << 10]byte
+}
+
+func (r *readAhead) Read(p []byte) (int, error) {
+	if len(r.left) == 0 {
+		n, err := r.Conn.Read(r.buf[:])
+		if n == 0 {
+			return 0, err // one that comes with bytes comes again
+		}
+		r.left = r.buf[:n]
+	}
+	n := copy(p, r.left)
+	r.left = r.left[n:]
+	return n, nil
+}
+
+// Ready tells that there is something to read. If not, there may be even so.
+func (r *readAhead) Ready() bool { return len(r.left) > 0 }
+
+// reader returns what to read c by: c itself if it can tell what is there, as a muxer's
+// stream can, where reading little by little costs little.
+func (b *buffer) reader(c net.Conn, left []byte) io.ReadWriter {
+	if _, ok := c.(interface{ Ready() bool }); ok {
+		return c
+	}
+	b.ahead.Conn, b.ahead.left = c, left
+	return &b.ahead
+}
+
+// left returns what reader's has read ahead and not given out, for the caller to keep.
+func (b *buffer) left() []byte {
+	left := append([]byte(nil), b.ahead.left...)
+	b.ahead.Conn, b.ahead.left = nil, nil
+	return left
+}
 
 // appendMessage appends id as a message, after the header if greet.
 func appendMessage(b []byte, greet bool, id string) []byte {

@@ -19,8 +19,9 @@ type Muxer interface {
 	// ID is what multiselect negotiates, such as "/yamux/1.0.0".
 	ID() string
 
-	// New starts a session on c, which it owns from then on. Exactly one end is
-	// the client: the one that dialed. Nothing is read before [Session.Serve].
+	// New starts a session on c, which it owns from then on. Deadlines of c must
+	// lose no bytes, as security.Conn says. Exactly one end is the client: the one
+	// that dialed. Nothing is read before [Session.Serve].
 	New(c net.Conn, client bool) Session
 }
 
@@ -50,9 +51,7 @@ type Session interface {
 }
 
 // A Stream is a net.Conn, safe for concurrent use by any number of readers,
-// writers and closers. In addition each direction ends for itself. Set a write
-// deadline before a Write that must not outwait a peer that has stopped reading:
-// package session says, under Limits, what cannot wake one without.
+// writers and closers. In addition each direction ends for itself.
 //
 // Close closes both directions: the peer reads what was written and then EOF;
 // what it sends from then on is dropped. It never blocks and is not an error after Reset.

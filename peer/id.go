@@ -6,8 +6,8 @@ import (
 	"log/slog"
 	"strings"
 
-	"github.com/mr-tron/base58"
-	"github.com/multiformats/go-multibase"
+	"github.com/ipfs/go-cid"
+	"github.com/multiformats/go-multihash"
 )
 
 // ID is the identity of a peer: the multihash of its public key, as bytes. It is
@@ -33,9 +33,8 @@ const (
 	hashed          = "\x12\x20"
 
 	maxID   = len(inlineSecp256k1) + 33
-	maxText = 512        // bytes; an ID takes 337 in base 2, the longest multibase
-	short   = 8          // characters of [ID.Short]
-	cidHead = "\x01\x72" // CIDv1, libp2p-key
+	maxText = 512 // bytes; an ID takes 337 in base 2, the longest multibase
+	short   = 8   // characters of [ID.Short]
 )
 
 // FromBytes returns the ID with the given bytes, as it stands in messages.
@@ -63,12 +62,11 @@ func Parse(s string) (ID, error) {
 	// it starts with a multibase prefix, it's a CIDv1 CID."
 	// https://github.com/libp2p/specs/blob/master/peer-ids/peer-ids.md#decoding
 	if strings.HasPrefix(s, "1") || strings.HasPrefix(s, "Qm") {
-		b, err = base58.Decode(s)
-	} else if _, b, err = multibase.Decode(s); err == nil {
-		if len(b) < len(cidHead) || string(b[:len(cidHead)]) != cidHead {
-			return "", fmt.Errorf("%w: %q is not a CIDv1 of a libp2p-key", ErrID, s)
-		}
-		b = b[len(cidHead):]
+		b, err = multihash.FromB58String(s)
+	} else if c, fault := cid.Decode(s); fault != nil {
+		err = fault
+	} else if b = c.Hash(); c.Type() != cid.Libp2pKey {
+		return "", fmt.Errorf("%w: %q is not a CIDv1 of a libp2p-key", ErrID, s)
 	}
 	if err != nil {
 		return "", fmt.Errorf("%w: %q: %w", ErrID, s, err)
@@ -124,14 +122,13 @@ func (id ID) Matches(k PubKey) bool {
 // https://github.com/libp2p/specs/blob/master/peer-ids/peer-ids.md#string-representation
 func (id ID) String() string {
 	var a [maxID]byte // a conversion of more than 32 bytes would allocate
-	return base58.Encode(append(a[:0], id...))
+	return multihash.Multihash(append(a[:0], id...)).B58String()
 }
 
 // CID returns id as a CID in base 32 ("bafz…"), the form that fits in names that
 // know no upper case, such as DNS names.
 func (id ID) CID() string {
-	s, _ := multibase.Encode(multibase.Base32, []byte(cidHead+string(id))) // fails on unknown bases only
-	return s
+	return cid.NewCidV1(cid.Libp2pKey, multihash.Multihash(id)).String()
 }
 
 // Short returns the last 8 characters of [ID.String]: enough to tell peers apart

@@ -51,6 +51,8 @@ func TestParseExamples(t *testing.T) {
 	}
 }
 
+const cidHead = "\x01\x72" // CIDv1, libp2p-key
+
 // "It starts with a multibase prefix": any of them.
 func TestParseMultibases(t *testing.T) {
 	for _, kt := range keyTypes {
@@ -195,8 +197,9 @@ func TestIDAllocs(t *testing.T) {
 		{"map", 0, func() { _ = m[other] }},
 		{"Validate", 0, func() { id.Validate() }},
 		{"FromBytes", 1, func() { FromBytes(b) }},
-		{"Parse", 3, func() { Parse(text) }},
-		{"Parse CID", 2, func() { Parse(cid) }},
+		{"Parse", 4, func() { Parse(text) }},
+		{"Parse CID", 4, func() { Parse(cid) }},
+		{"Key", 3, func() { id.Key() }},
 		{"String", 2, func() { _ = id.String() }},
 		{"CID", 4, func() { id.CID() }},
 	} {
@@ -252,18 +255,28 @@ func FuzzFromBytes(f *testing.F) {
 	})
 }
 
-func BenchmarkIDString(b *testing.B) {
-	id := testKey(b, "ed25519").ID()
-	b.ReportAllocs()
-	for b.Loop() {
-		_ = id.String()
-	}
-}
-
-func BenchmarkParse(b *testing.B) {
-	s := testKey(b, "ed25519").ID().String()
-	b.ReportAllocs()
-	for b.Loop() {
-		Parse(s)
+func BenchmarkID(b *testing.B) {
+	key := testKey(b, "ed25519")
+	pub, id := key.Public(), key.ID()
+	enc, text, cid := []byte(id), id.String(), id.CID()
+	for _, bb := range []struct {
+		name string
+		f    func()
+	}{
+		{"String", func() { _ = id.String() }},
+		{"CID", func() { id.CID() }},
+		{"Parse", func() { Parse(text) }},
+		{"ParseCID", func() { Parse(cid) }},
+		{"FromBytes", func() { FromBytes(enc) }},
+		{"Key", func() { id.Key() }},
+		{"OfKey", func() { pub.ID() }},
+		{"Matches", func() { id.Matches(pub) }},
+	} {
+		b.Run(bb.name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				bb.f()
+			}
+		})
 	}
 }

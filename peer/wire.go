@@ -4,12 +4,12 @@ import (
 	"bytes"
 	"crypto/ed25519"
 	"crypto/x509"
-	"encoding/binary"
 	"errors"
 	"fmt"
 
 	"github.com/decred/dcrd/dcrec/secp256k1/v4"
 	ma "github.com/multiformats/go-multiaddr"
+	"github.com/multiformats/go-varint"
 
 	"github.com/plexus-p2p/plexus/internal/pb"
 )
@@ -42,9 +42,9 @@ func decodeKey(b []byte) (KeyType, []byte, error) {
 	if len(b) < 4 || b[0] != 0x08 || b[1] > uint8(ECDSA) || b[2] != 0x12 {
 		return 0, nil, fmt.Errorf("%w: not the encoding of a key of a known type", ErrKey)
 	}
-	size, n := binary.Uvarint(b[3:])
-	data := b[min(len(b), 3+max(0, n)):]
-	if n <= 0 || n > 1 && b[2+n] == 0 || size != uint64(len(data)) {
+	size, n, err := varint.FromUvarint(b[3:])
+	data := b[3+n:]
+	if err != nil || size != uint64(len(data)) {
 		return 0, nil, fmt.Errorf("%w: the length is not that of the key", ErrKey)
 	}
 	return KeyType(b[1]), data, nil

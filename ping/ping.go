@@ -68,10 +68,10 @@ func serve(s *plexus.Stream) error {
 		// "the listening peer SHOULD loop and echo the next payload"
 		s.SetDeadline(time.Now().Add(idleTimeout))
 		n, err := s.Read(b[:])
-		if err == io.EOF {
+		if n == 0 && err == io.EOF { // else the end came with the ping, as QUIC may have it
 			return nil // the dialing peer is done
 		}
-		if err != nil {
+		if n == 0 && err != nil {
 			return err
 		}
 		s.SetDeadline(time.Now().Add(roundTimeout))

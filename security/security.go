@@ -38,8 +38,11 @@ type Handshake struct {
 }
 
 // Conn is a connection after its handshake. Reads and writes are independent;
-// one goroutine may read while another writes, and further ones wait. A read
-// that ends at its deadline loses no bytes and can be repeated.
+// one goroutine may read while another writes, and further ones wait.
+//
+// Deadlines lose no bytes. A read can be repeated. A write that returns n and
+// os.ErrDeadlineExceeded has taken n bytes; what of them has not been sent goes out
+// first when the rest is written, even if there is no rest.
 type Conn struct {
 	net.Conn             // carries what the application reads and writes
 	Peer     peer.ID     // the other end, proved

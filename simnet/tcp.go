@@ -21,6 +21,7 @@ type Listener struct {
 	waiting []*Conn // to be accepted
 	opening int     // connections whose handshake is under way
 	ready   sync.Cond
+	by      deadline // of Accept
 	closed  bool
 }
 
@@ -40,6 +41,7 @@ func (h *Host) ListenTCP(ctx context.Context, on netip.AddrPort) (net.Listener, 
 	}
 	l := &Listener{h: h, at: at}
 	l.ready.L = &n.mu
+	l.by.do, l.by.t = l.ready.Broadcast, never
 	h.listeners[at] = l
 	return l, nil
 }
@@ -58,6 +60,8 @@ func (l *Listener) Accept() (net.Conn, error) {
 			l.waiting = l.waiting[1:]
 			c.listener = nil
 			return c, nil
+		case l.by.passed(l.h.n):
+			return nil, &net.OpError{Op: "accept", Net: "tcp", Addr: l.Addr(), Err: os.ErrDeadlineExceeded}
 		}
 		l.h.n.wait(&l.ready)
 	}
@@ -79,6 +83,7 @@ func (l *Listener) close() {
 		return
 	}
 	l.closed = true
+	l.h.n.cancel(&l.by.event)
 	delete(l.h.listeners, l.at)
 	l.waiting = nil
 	for _, c := range l.h.conns {
@@ -87,6 +92,17 @@ func (l *Listener) close() {
 		}
 	}
 	l.ready.Broadcast()
+}
+
+// SetDeadline makes Accept fail from then on. A zero time means never.
+func (l *Listener) SetDeadline(t time.Time) error {
+	l.h.n.enter()
+	defer l.h.n.leave()
+	if l.closed {
+		return &net.OpError{Op: "set", Net: "tcp", Addr: l.Addr(), Err: net.ErrClosed}
+	}
+	l.by.set(l.h.n, t)
+	return nil
 }
 
 // Addr returns a *net.TCPAddr.

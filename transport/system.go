@@ -38,9 +38,7 @@ func (System) DialTCP(ctx context.Context, local, remote netip.AddrPort) (net.Co
 			return nil, err
 		}
 	}
-	if local.IsValid() {
-		local = netip.AddrPortFrom(local.Addr(), 0)
-	}
+	local = netip.AddrPortFrom(local.Addr(), 0)
 	c, err := dialTCP(ctx, local, remote)
 	if err != nil {
 		return nil, err
@@ -63,6 +61,15 @@ func dialTCP(ctx context.Context, local, remote netip.AddrPort) (*net.TCPConn, e
 			return nil
 		})
 	}}
+	if !share && (!local.IsValid() || local.Addr().IsUnspecified()) {
+		// Not bound at all: a socket that is bound first takes its port from all
+		// destinations, and a machine has only so many.
+		c, err := d.DialContext(ctx, network, unmap(remote).String())
+		if err != nil {
+			return nil, err
+		}
+		return c.(*net.TCPConn), nil
+	}
 	return d.DialTCP(ctx, network, local, unmap(remote))
 }
 

@@ -47,7 +47,9 @@ type Session interface {
 	RemoteAddr() net.Addr
 }
 
-// A SessionListener accepts sessions, as net.Listener accepts connections.
+// A SessionListener accepts sessions, as net.Listener accepts connections. One whose
+// address changes with time, as that of WebTransport, has OnAddrChange(f func()) beside
+// these: f is called when it has.
 type SessionListener interface {
 	Accept() (Session, error)
 	Close() error
@@ -62,6 +64,9 @@ type Network interface {
 	// choose; a local address that a listener of this network holds is shared
 	// with it, which is how a host dials from the port that it listens on.
 	DialTCP(ctx context.Context, local, remote netip.AddrPort) (net.Conn, error)
+
+	// ListenTCP accepts connections. A listener that has SetDeadline, as
+	// *net.TCPListener, costs the transport tcp a goroutine less.
 	ListenTCP(ctx context.Context, on netip.AddrPort) (net.Listener, error)
 	ListenUDP(ctx context.Context, on netip.AddrPort) (net.PacketConn, error)
 
@@ -75,3 +80,23 @@ type Network interface {
 
 // ErrNoAddr means that a net.Addr has no multiaddr.
 var ErrNoAddr = errors.New("transport: no multiaddr for this address")
+
+// Datagrams is what a [Session] has beyond streams, where its transport can:
+// messages that may be lost, and may overtake each other. All methods may be
+// called concurrently.
+type Datagrams interface {
+	// SendDatagram sends a message. It does not wait for the peer; it may wait for
+	// its turn. A message longer than MaxDatagram is an ErrDatagramTooLong.
+	SendDatagram(b []byte) error
+
+	// ReceiveDatagram waits for the next message, until ctx or the session ends. A
+	// bounded number is kept for it; further ones are lost.
+	ReceiveDatagram(ctx context.Context) ([]byte, error)
+
+	// MaxDatagram is how long a message can be now; 0: the peer takes none.
+	// It changes with what is known of the path.
+	MaxDatagram() int
+}
+
+// ErrDatagramTooLong means that a datagram does not fit into a packet.
+var ErrDatagramTooLong = errors.New("transport: datagram too long")

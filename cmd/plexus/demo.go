@@ -299,8 +299,10 @@ func (a *act) host(name string, network transport.Network, listen ...string) (*p
 		muxers[i] = tellingMuxer{m, a, name}
 	}
 	return a.node(node.Config{
-		Network:  network,
-		Pipes:    []transport.Pipes{tellingPipes{&tcp.Transport{Network: network}, a, name}},
+		Network: network,
+		Transports: func(node.Config) ([]transport.Pipes, []transport.Sessions) {
+			return []transport.Pipes{tellingPipes{&tcp.Transport{Network: network}, a, name}}, nil
+		},
 		Security: secs, Muxers: muxers, Listen: listen,
 	})
 }

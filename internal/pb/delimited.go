@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io"
 	"slices"
+
+	"github.com/multiformats/go-varint"
 )
 
 // AppendDelimited appends msg to b with its length before it, as an unsigned
@@ -36,9 +38,8 @@ func (e *TooLargeError) Error() string {
 }
 
 const (
-	maxVarint = 9        // bytes
-	scratch   = 64       // bytes to start with when the caller has no buffer
-	chunk     = 16 << 10 // bytes taken on trust at a time
+	scratch = 64       // bytes to start with when the caller has no buffer
+	chunk   = 16 << 10 // bytes taken on trust at a time
 )
 
 // ReadDelimited reads one delimited message of at most limit bytes from r. It reads
@@ -57,7 +58,11 @@ func ReadDelimited(r io.Reader, limit int, buf []byte) ([]byte, error) {
 	if cap(buf) == 0 {
 		buf = make([]byte, 0, scratch)
 	}
-	size, err := readUvarint(r, buf[:1])
+	head := buf[:cap(buf)]
+	if len(head) < varint.MaxLenUvarint63 {
+		head = make([]byte, varint.MaxLenUvarint63)
+	}
+	size, err := readUvarint(r, head[:varint.MaxLenUvarint63])
 	if err != nil {
 		return nil, err
 	}
@@ -83,22 +88,15 @@ func ReadDelimited(r io.Reader, limit int, buf []byte) ([]byte, error) {
 	return msg, nil
 }
 
-// readUvarint reads an unsigned varint of r, with the one byte of room in one.
-//
-// "Leading zeros must be trimmed when encoding and must be rejected when decoding."
-// "Implementations MUST restrict the size of the varint to a max of 9 bytes (63 bits)."
-// https://github.com/multiformats/unsigned-varint
-func readUvarint(r io.Reader, one []byte) (uint64, error) {
+// readUvarint reads an unsigned varint of r into buf, and no byte more.
+func readUvarint(r io.Reader, buf []byte) (uint64, error) {
 	br, _ := r.(io.ByteReader)
-	var v uint64
-	for i := range maxVarint {
-		var c byte
+	for i := range buf {
 		var err error
 		if br != nil {
-			c, err = br.ReadByte()
+			buf[i], err = br.ReadByte()
 		} else {
-			_, err = io.ReadFull(r, one)
-			c = one[0]
+			_, err = io.ReadFull(r, buf[i:i+1])
 		}
 		if err != nil {
 			if i > 0 {
@@ -106,21 +104,17 @@ func readUvarint(r io.Reader, one []byte) (uint64, error) {
 			}
 			return 0, err
 		}
-		v |= uint64(c&0x7f) << (7 * i)
-		if c < 0x80 {
-			if c == 0 && i > 0 {
-				return 0, errNotMinimal
-			}
-			return v, nil
+		if buf[i] < 0x80 {
+			buf = buf[:i+1]
+			break
 		}
 	}
-	return 0, errTooLong
+	v, _, err := varint.FromUvarint(buf)
+	if err != nil {
+		return 0, fmt.Errorf("%w: length: %w", ErrMalformed, err)
+	}
+	return v, nil
 }
-
-var (
-	errNotMinimal = fmt.Errorf("%w: length is not a minimal varint", ErrMalformed)
-	errTooLong    = fmt.Errorf("%w: length of more than %d bytes", ErrMalformed, maxVarint)
-)
 
 // unexpected turns the end of the stream into one that came too early.
 func unexpected(err error) error {

@@ -57,7 +57,7 @@ func Chaos(t *testing.T, s Subject, seed uint64) {
 		if d := time.Since(start); d > 3*time.Second {
 			t.Errorf("seed %d took %v", seed, d)
 		}
-		time.Sleep(10 * time.Millisecond)
+		time.Sleep(100 * time.Millisecond) // for ends that wait for company
 		for _, z := range []muxer.Session{x, y} {
 			if st := z.Stats(); st.Streams != 0 || st.Received != 0 {
 				t.Errorf("seed %d: at the end %+v", seed, st)

@@ -2,4 +2,8 @@
 
 package muxertest
 
-const idleMax = 10 << 10 // bytes, the race detector's share included
+// With the race detector's share.
+const (
+	idleMax    = 10 << 10 // bytes
+	tripAllocs = 2        // of a round trip on an open stream, both ends
+)

@@ -59,7 +59,7 @@ func Test(t *testing.T, s Subject) {
 		{"Reset", testReset},
 		{"Deadline", testDeadline},
 		{"DeadlineWakesAll", testDeadlineWakesAll},
-		{"DeadlineWhileStuck", testDeadlineWhileStuck},
+		{"WakeWhileStuck", testWakeWhileStuck},
 		{"CloseWakesAll", testCloseWakesAll},
 		{"SessionCloseWakesAll", testSessionCloseWakesAll},
 		{"HangUpWakesAll", testHangUpWakesAll},
@@ -85,6 +85,9 @@ func Test(t *testing.T, s Subject) {
 		{"SilentPeer", testSilentPeer},
 		{"Goroutines", testGoroutines},
 		{"Writes", testWrites},
+		{"SmallWrites", testSmallWrites},
+		{"LoneWrite", testLoneWrite},
+		{"ManyAnswers", testManyAnswers},
 		{"Latency", testLatency},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -497,32 +500,90 @@ func testDeadlineWakesAll(t *testing.T, s Subject) {
 }
 
 // A Write ends at its deadline even if the connection takes no bytes at all.
-func testDeadlineWhileStuck(t *testing.T, s Subject) {
-	a, b := Pipe(100)
-	x := s.Muxer.New(a, true)
-	var served sync.WaitGroup
-	served.Go(func() { x.Serve(func(muxer.Stream) {}) })
-	st, err := x.Open(context.Background())
-	if err != nil {
-		t.Fatal(err)
+// A Write that waits for a peer which reads nothing at all is woken by what ends it.
+// What it wrote arrives all the same once the peer reads, unless the stream was reset.
+func testWakeWhileStuck(t *testing.T, s Subject) {
+	for _, kind := range Kinds[:len(Kinds)-1] { // not TCP, which a bubble cannot see through
+		for _, c := range []struct {
+			name string
+			wake func(muxer.Stream)
+			want func(error)
+		}{
+			{"nothing new", nil, func(err error) { wantErr(t, kind.Name+": Write", err, os.ErrDeadlineExceeded) }},
+			{"SetWriteDeadline", func(st muxer.Stream) { st.SetWriteDeadline(time.Now()) }, func(err error) { wantErr(t, kind.Name+": Write", err, os.ErrDeadlineExceeded) }},
+			{"Close", func(st muxer.Stream) { st.Close() }, func(err error) { wantErr(t, kind.Name+": Write", err, net.ErrClosed) }},
+			{"CloseWrite", func(st muxer.Stream) { st.CloseWrite() }, func(err error) { wantErr(t, kind.Name+": Write", err, net.ErrClosed) }},
+			{"Reset", func(st muxer.Stream) { st.Reset(1) }, func(err error) { wantReset(t, kind.Name+": Write", err, 1, false) }},
+		} {
+			a, b := kind.Make(t)
+			x, y := s.Muxer.New(a, true), s.Muxer.New(b, false)
+			var served sync.WaitGroup
+			served.Go(func() { x.Serve(func(muxer.Stream) {}) })
+			st, err := x.Open(context.Background())
+			if err != nil {
+				t.Fatal(err)
+			}
+			if c.wake == nil {
+				st.SetWriteDeadline(time.Now().Add(time.Second))
+			}
+			start := time.Now()
+			msg := make([]byte, 1<<20)
+			for i := range msg {
+				msg[i] = byte(i % 251)
+			}
+			type result struct {
+				n   int
+				err error
+			}
+			wrote := make(chan result, 1)
+			go func() {
+				n, err := st.Write(msg)
+				wrote <- result{n, err}
+			}()
+			time.Sleep(time.Second)
+			if c.wake != nil {
+				go c.wake(st)
+			}
+			synctest.Wait()
+			var r result
+			select {
+			case r = <-wrote:
+			default:
+				t.Fatalf("%s: %s did not wake the Write", kind.Name, c.name)
+			}
+			if c.want(r.err); time.Since(start) != time.Second {
+				t.Errorf("%s: %s took %v", kind.Name, c.name, time.Since(start)-time.Second)
+			}
+			st.SetReadDeadline(time.Now().Add(time.Second))
+			if _, err := st.Read(make([]byte, 1)); err == nil {
+				t.Error("Read returned")
+			}
+
+			// The peer wakes up. Another stream sees that no frame is torn.
+			accepted := make(chan muxer.Stream, 2)
+			served.Go(func() { y.Serve(func(st muxer.Stream) { accepted <- st }) })
+			other, err := x.Open(context.Background())
+			if err != nil {
+				t.Fatal(err)
+			}
+			write(t, other, "whole")
+			if c.name != "Reset" {
+				st.CloseWrite()
+				got, err := io.ReadAll(<-accepted)
+				if err != nil || !bytes.Equal(got, msg[:r.n]) {
+					t.Errorf("%s: %s: the peer read %d bytes, %v, Write said %d", kind.Name, c.name, len(got), err, r.n)
+				}
+			}
+			in := <-accepted
+			if c.name == "Reset" {
+				in = <-accepted
+			}
+			wantRead(t, in, "whole")
+			x.Close(past(), 0)
+			y.Close(past(), 0)
+			served.Wait()
+		}
 	}
-	start := time.Now()
-	st.SetWriteDeadline(start.Add(time.Second))
-	for err == nil {
-		_, err = st.Write(make([]byte, 1000))
-	}
-	wantErr(t, "Write", err, os.ErrDeadlineExceeded)
-	if d := time.Since(start); d != time.Second {
-		t.Errorf("a deadline of 1 s ended the Write after %v", d)
-	}
-	st.SetReadDeadline(time.Now().Add(time.Second))
-	_, err = st.Read(make([]byte, 1))
-	wantErr(t, "Read", err, os.ErrDeadlineExceeded)
-	st.Close() // blocks no more than Reset
-	st.Reset(1)
-	x.Close(past(), 0)
-	served.Wait()
-	b.Close()
 }
 
 func testCloseWakesAll(t *testing.T, s Subject) {
@@ -1329,6 +1390,148 @@ func testWrites(t *testing.T, s Subject) {
 	served.Wait()
 }
 
+// Small Writes in a row share frames and writes to the connection, and are delivered
+// whatever ends the stream; a lone one goes out before it returns.
+func testSmallWrites(t *testing.T, s Subject) {
+	const n = 10_000
+	number := func(i int) []byte { return binary.BigEndian.AppendUint32(nil, uint32(i)) }
+	for name, end := range map[string]func(muxer.Stream, muxer.Session){
+		"CloseWrite":    func(st muxer.Stream, _ muxer.Session) { st.CloseWrite() },
+		"Close":         func(st muxer.Stream, _ muxer.Session) { st.Close() },
+		"session Close": func(st muxer.Stream, x muxer.Session) { st.Close(); x.Close(within(t, time.Minute), 0) },
+	} {
+		a, b := Pipe(64 << 10)
+		c := &counter{Conn: a}
+		x, y := s.Muxer.New(c, true), s.Muxer.New(b, false)
+		accepted := make(chan muxer.Stream, 1)
+		var served sync.WaitGroup
+		served.Go(func() { x.Serve(func(muxer.Stream) {}) })
+		served.Go(func() { y.Serve(func(st muxer.Stream) { accepted <- st }) })
+		st, err := x.Open(context.Background())
+		if err != nil {
+			t.Fatal(err)
+		}
+		served.Go(func() {
+			for i := range n {
+				if k, err := st.Write(number(i)); k != 4 || err != nil {
+					t.Errorf("Write: %d, %v", k, err)
+				}
+			}
+			end(st, x)
+		})
+		in := <-accepted
+		got, err := io.ReadAll(in)
+		if err != nil || len(got) != 4*n {
+			t.Fatalf("%s: %d bytes arrived of %d, %v", name, len(got), 4*n, err)
+		}
+		for i := range n {
+			if !bytes.Equal(got[4*i:4*i+4], number(i)) {
+				t.Fatalf("%s: Write %d arrived as %x", name, i, got[4*i:4*i+4])
+			}
+		}
+		if w := c.writes.Load(); w > n/10 {
+			t.Errorf("%s: %d Writes cost %d of the connection", name, n, w)
+		}
+		x.Close(past(), 0)
+		y.Close(past(), 0)
+		served.Wait()
+	}
+
+	// One who writes a little at a time waits for a peer that does not read, as others
+	// do, and loses nothing.
+	p := NewPair(t, s.Muxer)
+	st, in := p.open()
+	st.SetWriteDeadline(time.Now().Add(time.Second))
+	sent := 0
+	for err := error(nil); err == nil && sent < 10<<20; {
+		var k int
+		k, err = st.Write(make([]byte, 100))
+		sent += k
+	}
+	if s.Windows && sent >= 10<<20 {
+		t.Errorf("%d bytes were taken though nobody reads", sent)
+	}
+	if s.Windows { // else the queue has overflowed
+		st.CloseWrite()
+		if got, err := io.ReadAll(in); len(got) != sent || err != nil {
+			t.Errorf("read %d bytes of %d, %v", len(got), sent, err)
+		}
+	}
+}
+
+// Streams that are answered at the same time share system calls.
+func testManyAnswers(t *testing.T, s Subject) {
+	const streams, trips = 50, 100
+	a, b := TCP(t)
+	c, d := &counter{Conn: a}, &counter{Conn: b}
+	x, y := s.Muxer.New(c, true), s.Muxer.New(d, false)
+	var served, done sync.WaitGroup
+	served.Go(func() { x.Serve(func(muxer.Stream) {}) })
+	served.Go(func() { y.Serve(func(st muxer.Stream) { go func() { io.Copy(st, st); st.Close() }() }) })
+	for range streams {
+		st, err := x.Open(context.Background())
+		if err != nil {
+			t.Fatal(err)
+		}
+		done.Go(func() {
+			defer st.Close()
+			out, in := make([]byte, 1000), make([]byte, 1000)
+			for i := range trips {
+				out[0] = byte(i)
+				st.Write(out)
+				if _, err := io.ReadFull(st, in); err != nil || in[0] != out[0] {
+					t.Errorf("%v, answer %d to %d", err, in[0], out[0])
+					return
+				}
+			}
+		})
+	}
+	done.Wait()
+	if w := c.writes.Load() + d.writes.Load(); w > streams*trips {
+		t.Errorf("%d trips took %d Writes of both connections", streams*trips, w)
+	} else {
+		t.Logf("%.2f Writes of both connections a trip", float64(w)/(streams*trips))
+	}
+	x.Close(past(), 0)
+	y.Close(past(), 0)
+	served.Wait()
+}
+
+// A Write that comes alone goes out before it returns, also after many in a row.
+func testLoneWrite(t *testing.T, s Subject) {
+	a, b := Pipe(64 << 10)
+	c := &counter{Conn: a}
+	x, y := s.Muxer.New(c, true), s.Muxer.New(b, false)
+	accepted := make(chan muxer.Stream, 1)
+	var served sync.WaitGroup
+	served.Go(func() { x.Serve(func(muxer.Stream) {}) })
+	served.Go(func() { y.Serve(func(st muxer.Stream) { accepted <- st }) })
+	st, err := x.Open(context.Background())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 10 {
+		write(t, st, "hurry")
+	}
+	in := <-accepted
+	wantRead(t, in, strings.Repeat("hurry", 10))
+	for _, pause := range []func(){
+		func() { time.Sleep(time.Millisecond) },
+		func() { write(t, in, "answer"); wantRead(t, st, "answer") },
+	} {
+		pause()
+		before := c.writes.Load()
+		write(t, st, "alone")
+		if n := c.writes.Load() - before; n != 1 {
+			t.Errorf("%d writes went to the connection, want 1", n)
+		}
+		wantRead(t, in, "alone")
+	}
+	x.Close(past(), 0)
+	y.Close(past(), 0)
+	served.Wait()
+}
+
 type counter struct {
 	net.Conn
 	writes atomic.Int64
@@ -1455,6 +1658,8 @@ func (w *waiter) Read(p []byte) (int, error) {
 	return w.Conn.Read(p)
 }
 
+const streamAllocs = 8 // both ends, a ceiling
+
 // Opening, one echo and closing allocate the two ends of the stream and little else.
 func testAllocs(t *testing.T, s Subject) {
 	a, b := TCP(t)
@@ -1488,9 +1693,20 @@ func testAllocs(t *testing.T, s Subject) {
 		}
 		st.Close()
 	})
-	if n > 8 {
-		t.Errorf("open, echo and close allocate %v times, want at most 8", n)
+	if n > streamAllocs {
+		t.Errorf("open, echo and close allocate %v times, at most %v", n, streamAllocs)
 	}
+	st, err := x.Open(context.Background())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := testing.AllocsPerRun(1000, func() {
+		st.Write(buf)
+		io.ReadFull(st, buf)
+	}); n > tripAllocs {
+		t.Errorf("a round trip allocates %v times, at most %v", n, tripAllocs)
+	}
+	st.Close()
 	x.Close(past(), 0)
 	y.Close(past(), 0)
 	served.Wait()

@@ -8,6 +8,7 @@ import (
 
 // Records returns a connection that behaves as a secured one: each Write is cut
 // in records of at most size bytes, and ReadRecord returns one of them where it lies.
+// As security.Conn says, deadlines lose no bytes.
 func Records(c net.Conn, size int) net.Conn {
 	return &records{Conn: c, size: size, buf: make([]byte, 4*(2+size))}
 }
@@ -16,7 +17,8 @@ type records struct {
 	net.Conn
 	size int
 
-	wmu sync.Mutex
+	wmu  sync.Mutex
+	rest []byte // a deadline left it
 
 	rmu   sync.Mutex
 	buf   []byte
@@ -27,15 +29,15 @@ type records struct {
 func (c *records) Write(p []byte) (n int, err error) {
 	c.wmu.Lock()
 	defer c.wmu.Unlock()
-	for n < len(p) {
-		k := min(len(p)-n, c.size)
-		b := binary.BigEndian.AppendUint16(nil, uint16(k))
-		if _, err := c.Conn.Write(append(b, p[n:n+k]...)); err != nil {
+	for {
+		k, err := c.Conn.Write(c.rest)
+		if c.rest = c.rest[k:]; err != nil || n == len(p) {
 			return n, err
 		}
+		k = min(len(p)-n, c.size)
+		c.rest = append(binary.BigEndian.AppendUint16(nil, uint16(k)), p[n:n+k]...)
 		n += k
 	}
-	return n, nil
 }
 
 func (c *records) ReadRecord() ([]byte, error) {

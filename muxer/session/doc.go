@@ -35,21 +35,29 @@
 // batch and gives that to the connection itself; meanwhile others queue. When
 // the token is free again, one of them takes the next batch: control frames
 // first, then a turn for each stream that waits. Whoever must not block in a write
-// (the leader, Close, a Write with a deadline) starts a goroutine that writes
-// one batch and ends.
+// (the leader, Close) starts a goroutine that writes one batch and ends.
+//
+// A Write whose deadline passes in conn.Write, or whose stream ends, is woken by a write
+// deadline of the connection in the past. Such a goroutine then writes the rest.
+//
+// Small Writes that follow each other without a pause are held: copied into a buffer of
+// their stream, from which they leave in one frame as soon as the one before has left.
+// A Write that comes alone goes out before it returns.
 //
 // Frames that nobody waits for, such as the acknowledgement of a stream, or its
 // end after the peer has answered, ride with the next batch, or leave a moment
 // later by themselves.
 //
+// A moment is a millisecond, and while traffic keeps coming up to maxCalm times doubled:
+// a timer that fires for each would wake threads that have nothing to do.
+//
 // Where many streams wait, they have turns of quantum bytes. One that had nothing to
 // send before comes first, so that small messages do not queue behind bulk.
 //
-// # Limits
+// # The connection
 //
-// A Write without a deadline writes to the connection itself. If that takes no
-// bytes at all, Close of the stream, or a deadline that is set later, ends this one
-// Write when the connection moves again, or the session is found dead.
+// Its deadlines must lose no bytes, as security.Conn says: a Write that a deadline
+// ended after n bytes is followed by one of the rest, even if that is empty.
 //
 // # Locks
 //

@@ -177,13 +177,31 @@ func (s *Session) wakeReaders(st *Stream) {
 		return
 	}
 	st.readers.Broadcast()
+	if !st.roused {
+		st.roused = true
+		s.roused++
+	}
 	if st.readErr() == nil {
-		st.left = s.received
-		if st.prompt && st != s.leader {
+		st.leaves()
+		s.mix(st)
+		if st.prompt && st != s.leader && !s.mixes() {
 			s.stepBack = st
 		}
 	}
 }
+
+// mix takes account of whether what comes is for one stream after the other, as here
+// for st, or for several in turn. Then one goroutine had better read while others answer.
+func (s *Session) mix(st *Stream) {
+	if st == s.latest || s.latest == nil || s.latest.rclosed {
+		s.mixed -= s.mixed / 4
+	} else {
+		s.mixed += (256 - s.mixed) / 8
+	}
+	s.latest = st
+}
+
+func (s *Session) mixes() bool { return s.mixed > 128 }
 
 // end is called when the peer will send no more.
 func (st *Stream) end() {

@@ -36,7 +36,7 @@ func (s *Session) check() {
 			broken("stream %d: %d bytes where %d fit", st.id, st.rn, len(st.rdst))
 		case st.window < 0:
 			broken("stream %d sent more than its window", st.id)
-		case st.writes != nil && (st.wclosed || st.err != nil):
+		case st.writes != nil && (st.wclosed && st.writes != &st.held || st.err != nil):
 			broken("stream %d writes after its end", st.id)
 		case st.writes != nil && st.window > 0 && !st.inRing:
 			broken("stream %d has something to send, and no place in the ring", st.id)

@@ -27,6 +27,10 @@ const (
 	// How long the read token stays free for a reader that is about to come
 	// back, and how long a frame that nobody waits for waits for company.
 	moment = time.Millisecond
+
+	// After as many calm ticks in a row a tick comes 1<<maxCalm moments later. It is
+	// also how long what has come for others may wait for a reader that does not come back.
+	maxCalm = 2
 )
 
 var bigReads = sync.Pool{New: func() any { b := make([]byte, bigRead); return &b }}
@@ -70,6 +74,9 @@ func (s *Session) lead(st *Stream, w *write, post bool) {
 			continue
 		}
 		s.fill()
+	}
+	if st != nil && st.readErr() == nil {
+		s.mix(st)
 	}
 	s.reading, s.leader = false, nil
 	s.leave(st)
@@ -207,19 +214,30 @@ func (s *Session) leave(st *Stream) {
 	case st.readErr() != nil && !st.local:
 		// The peer opened this stream, and will open more.
 		s.pass()
+	case s.mixes() && s.serving:
+		st.leaves()
+		s.grace, s.graceFor = false, nil
+		s.server.Signal()
 	case st.readErr() == nil && st.prompt || s.waiters.n == 0:
-		st.left = s.received
+		st.leaves()
 		s.startGrace(st)
 	default:
-		st.left = s.received
+		st.leaves()
 		s.pass()
+	}
+}
+
+// leaves notes that a reader of st has something, and may come back for more.
+func (st *Stream) leaves() {
+	st.left = st.s.received
+	if st.local {
+		st.s.left = st.left
 	}
 }
 
 // startGrace keeps the token free for a moment.
 func (s *Session) startGrace(st *Stream) {
 	s.grace, s.graceFor = true, st
-	s.leaves++
 	s.armTick()
 }
 
@@ -248,23 +266,28 @@ func (s *Session) passOn() {
 	}
 }
 
-// armTick makes onTick run in a moment.
+// armTick makes onTick run in a moment. It runs later where what it looks after has
+// settled by itself for as long: a timer each moment costs a busy conversation as
+// much as all else, since it wakes threads that find nothing to do.
 func (s *Session) armTick() {
 	if s.ticking {
 		return
 	}
 	s.ticking = true
-	s.leavesMark = s.leaves
+	if s.received-s.ticked > 2*moment<<maxCalm {
+		s.calm = 0
+	}
+	in := moment << s.calm
 	if s.tick == nil {
-		s.tick = time.AfterFunc(moment, s.onTick)
+		s.tick = time.AfterFunc(in, s.onTick)
 	} else {
-		s.tick.Reset(moment)
+		s.tick.Reset(in)
 	}
 }
 
 // onTick ends a grace that is over, and sends control frames that have waited
 // for company. It stays armed over many graces: most end with the return of
-// the reader, and a timer for each would cost more than all the rest.
+// the reader.
 func (s *Session) onTick() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -272,16 +295,24 @@ func (s *Session) onTick() {
 	if s.err != nil {
 		return
 	}
-	if s.grace {
-		if s.leaves == s.leavesMark {
-			s.pass()
-		} else {
-			s.armTick()
-		}
+	now := s.now()
+	s.ticked = now
+	over := s.grace && now-s.received >= moment
+	alone := s.ctl.n > 0 && now-s.sent >= moment
+	if over || alone {
+		s.calm = 0
+	} else if s.calm < maxCalm {
+		s.calm++
 	}
-	if s.ctl.n > 0 {
+	if over {
+		s.pass()
+	}
+	if alone {
 		s.urgent = true
 		s.kick()
+	}
+	if s.grace || s.ctl.n > 0 && !alone {
+		s.armTick()
 	}
 }
 

@@ -51,6 +51,9 @@ const (
 	// does gets nowhere near.
 	maxRefusals = 16 << 10 // resets of streams that are not in the table
 	maxPongs    = 8        // answers to pings, the latest
+
+	// How many control frames go out together with GoAway.
+	maxLast = 100
 )
 
 // Session is one end of a muxed connection. It implements [muxer.Session].
@@ -102,11 +105,12 @@ type Session struct {
 	newborn     []*Stream
 	small       []byte  // read buffers, if conn has none
 	big         *[]byte // of bulk only
+	mixed       int     // how much what comes is for several streams in turn, 0 to 256
+	latest      *Stream // for which something came last, of those that had a reader
+	roused      int     // streams whose reader was woken and has not come yet
 	stepBack    *Stream // the leader has delivered to one of its readers, who will want to lead
 	grace       bool    // the token is free, and kept for one who will come back
 	graceFor    *Stream
-	leaves      uint          // how often a grace began
-	leavesMark  uint          // leaves when tick was armed
 	waiters     list          // streams whose readers or writers could take the token
 	server      sync.Cond     // Serve waits for its turn
 	crowded     *Stream       // no window, and half full: let its reader catch up before reading more
@@ -115,29 +119,35 @@ type Session struct {
 	held        int           // bytes charged to streams' buffers
 	windows     int           // by how much windows have grown, all streams
 	received    time.Duration // when conn.Read last returned bytes, since born
+	left        time.Duration // when a reader of a stream of ours last had something, since born
 
 	// Writing (write.go).
-	writing  bool    // the write token is taken
-	out      *[]byte // a batch that the next flush writes
-	pending  int     // Writes under way
-	ring     fifo[*Stream]
-	fresh    fifo[*Stream]
-	ctl      fifo[*Stream] // streams with control frames to send
-	urgent   bool          // some control frame should not wait
-	rsts     fifo[refusal]
-	pongs    fifo[uint64]
-	ticking  bool
-	tick     *time.Timer
-	pingDue  bool
-	pingOut  bool          // a ping waits for its answer
-	pingSent time.Duration // when, since born
-	pingID   uint64
-	rtt      time.Duration
-	alive    *time.Timer
-	probed   time.Duration // when the keepalive ping went out; 0: none did
-	sweeper  *time.Timer
-	sweeping bool // it runs
-	sweeps   uint
+	writing   bool    // the write token is taken
+	rest      *[]byte // what is left of a batch
+	inWrite   *Stream // whose Write is in conn.Write
+	calledOff bool    // conn's write deadline is in the past
+	pending   int     // Writes under way
+	ring      fifo[*Stream]
+	fresh     fifo[*Stream]
+	ctl       fifo[*Stream] // streams with control frames to send
+	urgent    bool          // some control frame should not wait
+	rsts      fifo[refusal]
+	pongs     fifo[uint64]
+	sent      time.Duration // when conn.Write last returned, since born
+	ticking   bool
+	tick      *time.Timer
+	ticked    time.Duration // when the last tick came, since born
+	calm      uint          // ticks in a row that found nothing to do
+	pingDue   bool
+	pingOut   bool          // a ping waits for its answer
+	pingSent  time.Duration // when, since born
+	pingID    uint64
+	rtt       time.Duration
+	alive     *time.Timer
+	probed    time.Duration // when the keepalive ping went out; 0: none did
+	sweeper   *time.Timer
+	sweeping  bool // it runs
+	sweeps    uint
 }
 
 // New starts a session on c, which it owns from then on.
@@ -156,7 +166,7 @@ func New(c net.Conn, cfg Config) *Session {
 	s.waiters.kind = inWaiters
 	s.openers.L, s.closers.L, s.server.L, s.drain.L = &s.mu, &s.mu, &s.mu, &s.mu
 	if cfg.Pings && cfg.KeepAlive > 0 {
-		s.alive = time.AfterFunc(cfg.KeepAlive, s.onAlive)
+		s.alive = time.AfterFunc(s.together(cfg.KeepAlive), s.onAlive)
 	}
 	return s
 }
@@ -238,6 +248,9 @@ func (s *Session) remove(st *Stream) {
 		delete(s.streams, st.id)
 	}
 	s.all.remove(st)
+	if s.latest == st {
+		s.latest = nil
+	}
 	if !st.local {
 		s.inbound--
 	}
@@ -317,7 +330,7 @@ func (s *Session) Close(ctx context.Context, code muxer.Code) error {
 		s.cut()
 	})
 	defer stop()
-	for s.err == nil && s.mute == nil && !s.drained() {
+	for s.err == nil && s.mute == nil && (s.writing || s.pending > 0 || s.ctl.n+s.rsts.n > maxLast) {
 		s.urgent = s.ctl.n+s.rsts.n > 0
 		s.kick()
 		s.closers.Wait()
@@ -350,16 +363,17 @@ func (s *Session) drained() bool {
 	return !s.writing && s.pending == 0 && s.ctl.n == 0 && s.rsts.n == 0
 }
 
-// bye sends GoAway, and ends our direction of the connection.
+// bye sends what control frames are left and GoAway, and ends our direction of the
+// connection.
 func (s *Session) bye(code muxer.Code) {
-	b := batches.Get().(*[]byte)
-	*b = s.cfg.Wire.Append((*b)[:0], Frame{Kind: GoAway, ID: s.lastID, Value: uint64(code)})
-	s.writing = true
-	s.send(b)
+	b := s.batch()
+	*b = s.cfg.Wire.Append(*b, Frame{Kind: GoAway, ID: s.lastID, Value: uint64(code)})
+	s.writing, s.rest = true, b
+	s.send(nil)
 	if s.err != nil || s.mute != nil {
-		s.writing = false
 		return
 	}
+	s.writing = true
 	half, ok := s.conn.(interface{ CloseWrite() error })
 	s.mu.Unlock()
 	if ok {

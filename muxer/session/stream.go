@@ -43,6 +43,7 @@ type Stream struct {
 	rdst     []byte // where one of the readers wants its bytes
 	rn       int    // bytes there
 	rblocked int    // goroutines that wait in readers
+	roused   bool   // one of them has something to read, and has not come yet
 	slow     bool   // the session has paused for its reader, in vain
 	prompt   bool   // its reader came back in a moment, the last time
 	left     time.Duration
@@ -58,7 +59,11 @@ type Stream struct {
 	window   int64 // what we may send
 	writes   *write
 	first    write // the first of them, mostly the only one
-	wblocked int   // goroutines that wait in writers
+	held     write // those whose Writes have left, in one; comes before all others
+	heldIn   *[]byte
+	rapid    int           // small Writes in a row
+	wroteAt  time.Duration // when the last Write left, since the session was born
+	wblocked int           // goroutines that wait in writers
 	writers  sync.Cond
 
 	// Deadlines.
@@ -83,8 +88,10 @@ func (st *Stream) Read(p []byte) (int, error) {
 	if n, err := st.take(p); n > 0 || err != nil || len(p) == 0 {
 		return n, err
 	}
-	if st.left != 0 {
-		st.prompt = s.now()-st.left < moment
+	if left := st.left; left != 0 {
+		st.prompt = s.now()-left < moment
+	} else if st.local && s.left != 0 {
+		st.prompt = s.now()-s.left < moment // with a new stream for each request
 	}
 	st.waiting++
 	defer func() { st.waiting-- }()
@@ -174,6 +181,10 @@ func (st *Stream) wait(c *sync.Cond, blocked *int) {
 	*blocked++
 	c.Wait()
 	*blocked--
+	if st.roused {
+		st.roused = false
+		st.s.roused--
+	}
 	if st.rblocked+st.wblocked == 0 {
 		st.s.waiters.remove(st)
 	}
@@ -185,6 +196,9 @@ func (st *Stream) wake() {
 	st.writers.Broadcast()
 	if st.s.leader == st {
 		st.s.interrupt()
+	}
+	if st.s.inWrite == st && st.writeErr() != nil {
+		st.s.callOff()
 	}
 }
 
@@ -239,10 +253,16 @@ func (st *Stream) closeWrite() {
 	}
 	st.wclosed = true
 	st.writes = nil // their writers return with what was sent
-	st.finDue = true
+	if st.held.busy {
+		st.writes, st.held.next = &st.held, nil // which has none any more
+	} else {
+		st.finDue = true
+	}
 	st.wake()
 	st.linger()
-	if st.answered {
+	if !st.finDue {
+		st.s.kick()
+	} else if st.answered {
 		st.s.queue(st) // nobody waits for it
 		st.s.kick()
 	} else {
@@ -279,6 +299,7 @@ func (st *Stream) abort(err error) {
 	st.err = err
 	st.discard()
 	st.writes = nil
+	st.letGo()
 	st.wake()
 	st.yield()
 }

@@ -3,33 +3,46 @@ package session
 import (
 	"net"
 	"os"
+	"runtime"
 	"sync"
+	"time"
 
 	"github.com/plexus-p2p/plexus/muxer"
 )
 
 const (
-	// maxBatch is what goes to the connection at once: one Noise message.
-	maxBatch = 65519
+	// maxBatch is what goes to the connection at once. What is twice as long does not
+	// fit a first-level cache, nor a packet of the kernel's as soon as it is
+	// encrypted, and while one half is sealed the peer can open the other.
+	maxBatch = 32 << 10
 
 	// maxTail is how much longer a batch gets if a Write is done with it. A
-	// Write of 64 KiB would else leave 29 bytes for another system call.
+	// Write of 64 KiB would else leave a few bytes for another system call.
 	maxTail = 4 << 10
 
 	// quantum is what a stream may put into a batch if others wait.
-	quantum = 16 << 10
+	quantum = 8 << 10
 
 	// maxControl is how much of a batch control frames take at most, and
 	// minFrame how much must be left for another stream to have its turn.
 	maxControl = 16 << 10
 	minFrame   = 1 << 10
 
+	// A stream whose Writes follow each other within rush, and are small, has them
+	// copied into maxHeld bytes, from rushed of them on, while others go out.
+	rush    = 20 * time.Microsecond
+	rushed  = 4
+	maxHeld = 16 << 10
+
 	// maxFirst bounds the body of a stream's first frame: rust-yamux before
 	// 0.13.10 panics if it is longer than the window (CVE-2026-32314).
 	maxFirst = 16 << 10
 )
 
-var batches = sync.Pool{New: func() any { b := make([]byte, 0, maxBatch+maxTail); return &b }}
+var (
+	batches = sync.Pool{New: func() any { b := make([]byte, 0, maxBatch+maxTail); return &b }}
+	holds   = sync.Pool{New: func() any { b := make([]byte, 0, maxHeld); return &b }}
+)
 
 // A write is what one Write has still to send.
 type write struct {
@@ -53,6 +66,10 @@ func (st *Stream) Write(p []byte) (n int, err error) {
 	if len(p) == 0 {
 		return 0, nil
 	}
+	if st.hurries(len(p)) {
+		st.hold(p)
+		return len(p), nil
+	}
 	w := &st.first
 	if w.busy {
 		w = new(write)
@@ -68,27 +85,28 @@ func (st *Stream) Write(p []byte) (n int, err error) {
 	st.waiting++
 	s.pending++
 
-	waited := false
+	waited, led := false, false
 	for len(w.p) > 0 {
 		if err = st.writeErr(); err != nil {
 			break
 		}
-		switch {
-		case !s.writing && s.ring.n+s.fresh.n > 0:
+		if !s.writing && s.ring.n+s.fresh.n > 0 {
+			st.arm()
 			s.writing = true
-			if st.wlimit.at.IsZero() {
-				s.send(s.batch())
-				s.writing = false
-			} else {
-				// A deadline could not end conn.Write: another goroutine does it.
-				s.out = s.batch()
+			s.gather()
+			if st.writeErr() != nil { // by now
 				go s.flushFn()
+				continue
 			}
-		case st.window <= 0 && s.mayLead(st):
-			st.arm()
+			s.send(st)
+			continue
+		}
+		s.kick() // what became due while we wrote
+		st.arm()
+		if st.window <= 0 && (s.mayLead(st) || !led && !s.reading) {
+			led = true // as one who comes anew: a grace may be long in ending
 			s.lead(st, w, false)
-		default:
-			st.arm()
+		} else {
 			st.wait(&st.writers, &st.wblocked)
 			waited = true
 		}
@@ -101,6 +119,7 @@ func (st *Stream) Write(p []byte) (n int, err error) {
 		}
 	}
 	w.p, w.busy = nil, false
+	st.wroteAt = s.sent
 	if st.ackDue {
 		s.queue(st) // it was to ride with what was not sent
 	}
@@ -114,6 +133,49 @@ func (st *Stream) Write(p []byte) (n int, err error) {
 		s.check()
 	}
 	return n, err
+}
+
+// hurries tells whether a Write of n bytes should be held, and leave at once: many small
+// ones have come without a pause or an answer, and there is room.
+func (st *Stream) hurries(n int) bool {
+	s := st.s
+	if n > maxHeld/8 || !st.wrote || st.answered || s.now()-st.wroteAt > rush {
+		st.rapid = 0
+		return false
+	}
+	if st.rapid < rushed {
+		st.rapid++
+		return false
+	}
+	h := &st.held
+	return !h.busy && st.writes == nil || h.busy && h.next == nil && cap(h.p)-len(h.p) >= n
+}
+
+// hold keeps p for the next batch. The caller has seen that there is room.
+func (st *Stream) hold(p []byte) {
+	s, h := st.s, &st.held
+	if !h.busy {
+		st.heldIn = holds.Get().(*[]byte)
+		h.p, h.busy = *st.heldIn, true
+		st.writes = h
+		s.pending++
+	}
+	h.p = append(h.p, p...)
+	st.wroteAt = s.now()
+	st.enqueue()
+	s.kick()
+}
+
+// letGo is called when what was held has gone into a batch, or is dropped.
+func (st *Stream) letGo() {
+	h := &st.held
+	if !h.busy {
+		return
+	}
+	*h = write{}
+	holds.Put(st.heldIn)
+	st.heldIn = nil
+	st.s.pending--
 }
 
 // writeErr is why nothing more can be sent, or cannot at the moment.
@@ -172,7 +234,12 @@ func (s *Session) kick() {
 			q = &s.ring
 		}
 		if st := q.ring[q.head]; st.writes != nil && st.window > 0 {
-			st.writers.Broadcast()
+			if st.wblocked > 0 {
+				st.writers.Broadcast()
+			} else { // their Writes have left
+				s.writing = true
+				go s.flushFn()
+			}
 			return
 		}
 		q.pop().inRing = false
@@ -194,30 +261,60 @@ func (s *Session) kick() {
 func (s *Session) flush() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	b := s.out
-	s.out = nil
-	if b == nil {
-		b = s.batch()
-	}
-	s.send(b)
-	s.writing = false
+	s.send(nil)
 	s.kick()
 }
 
-// send writes a batch, with the write token.
-func (s *Session) send(b *[]byte) {
-	if len(*b) == 0 {
-		batches.Put(b)
-		return
+// gather lets those go first who have got something to read and are about to run: their
+// answers go into the same batch. Otherwise each of them, as it runs, would find the
+// connection free and make a system call of its own. It is called with the write token.
+func (s *Session) gather() {
+	if s.roused > 0 {
+		s.mu.Unlock()
+		runtime.Gosched()
+		s.mu.Lock()
+	}
+}
+
+// send writes what is left of a batch, or the next one, and gives the write token back.
+// If it writes for st, a Write that may not wait any longer calls it off; another
+// goroutine then writes the rest, and has the token.
+func (s *Session) send(st *Stream) {
+	b := s.rest
+	if s.rest = nil; b == nil {
+		if b = s.batch(); len(*b) == 0 {
+			batches.Put(b)
+			s.writing = false
+			return
+		}
 	}
 	s.passOn() // the peer may not read before we do
+	if s.calledOff {
+		s.calledOff = false
+		s.conn.SetWriteDeadline(time.Time{})
+	}
+	s.inWrite = st
 	s.mu.Unlock()
-	_, err := s.conn.Write(*b)
-	batches.Put(b)
+	n, err := s.conn.Write(*b)
 	s.mu.Lock()
+	s.inWrite, s.sent = nil, s.now()
+	if s.calledOff && isTimeout(err) {
+		*b = append((*b)[:0], (*b)[n:]...)
+		s.rest = b // even if empty: the connection may hold some of it
+		go s.flushFn()
+		return
+	}
+	batches.Put(b)
+	s.writing = false
 	if err != nil {
 		s.failWrite(err)
 	}
+}
+
+// callOff makes the Write look up that is in conn.Write for its stream.
+func (s *Session) callOff() {
+	s.calledOff = true
+	s.conn.SetWriteDeadline(time.Unix(1, 0))
 }
 
 // batch takes the next frames: control frames first, then streams in turn.
@@ -361,10 +458,17 @@ func (s *Session) appendData(b []byte, st *Stream, room int) []byte {
 		left -= n
 		if len(w.p) == 0 {
 			st.writes = w.next
+			if w == &st.held {
+				st.letGo()
+			}
 			if st.wblocked > 0 {
 				st.writers.Broadcast()
 			}
 		}
+	}
+	if st.wclosed && st.writes == nil && !st.finSent {
+		st.finDue = true // it waited for what was held
+		b = s.appendControl(b, st)
 	}
 	return b
 }

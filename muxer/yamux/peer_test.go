@@ -207,9 +207,9 @@ func TestFirstFrameIsSmall(t *testing.T) {
 		st := p.open()
 		write(t, st, string(make([]byte, 200000)))
 		p.want(frame{data, syn, 1, 16 << 10}, string(make([]byte, 16<<10)))
-		// And each batch fills one Noise message.
-		p.want(frame{data, 0, 1, 65519 - 12 - 16<<10 - 12}, string(make([]byte, 65519-12-16<<10-12)))
-		p.want(frame{data, 0, 1, 65507}, string(make([]byte, 65507)))
+		// And each batch is one of 32 KiB.
+		p.want(frame{data, 0, 1, 16<<10 - 12 - 12}, string(make([]byte, 16<<10-12-12)))
+		p.want(frame{data, 0, 1, 32<<10 - 12}, string(make([]byte, 32<<10-12)))
 	})
 }
 
@@ -463,6 +463,80 @@ func TestWindowUpdate(t *testing.T) {
 	})
 }
 
+// A window update that becomes due while the last of a stream's window is being written
+// goes out after that, though the Write has to wait then: the peer may be waiting, too.
+func TestWindowUpdateAfterWrite(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a, b := muxertest.Pipe(100)
+		p := &testPeer{t: t, c: b, s: yamux.Muxer{}.New(a, false), accepted: make(chan muxer.Stream, 1)}
+		p.served.Go(func() { p.s.Serve(func(st muxer.Stream) { p.accepted <- st }) })
+		t.Cleanup(p.end)
+		p.send(frame{window, syn, 1, 0}, "")
+		st := <-p.accepted
+		go func() {
+			st.Write(make([]byte, initial-1000))
+			st.Write(make([]byte, 2000)) // until the session ends
+		}()
+		for left := initial - 1000; left > 0; {
+			_, body, err := p.read()
+			if err != nil {
+				t.Fatal(err)
+			}
+			left -= len(body)
+		}
+		synctest.Wait() // the rest of the window does not fit into the pipe
+
+		p.send(frame{data, 0, 1, initial / 2}, string(make([]byte, initial/2)))
+		wantRead(t, st, string(make([]byte, initial/2)))
+		time.Sleep(time.Second) // Serve reads the connection again
+		begin := time.Now()
+		p.want(frame{data, 0, 1, 1000}, string(make([]byte, 1000)))
+		p.want(frame{ping, syn, 0, 1}, "")
+		p.want(frame{window, 0, 1, initial / 2}, "")
+		if took := time.Since(begin); took > 0 {
+			t.Errorf("the window update came after %v", took)
+		}
+	})
+}
+
+// A Write that waits for its window does not wait for a reader of another stream, who has
+// come back quickly before and does not now.
+func TestWriteBesideReader(t *testing.T) {
+	play(t, yamux.Muxer{}, true, func(t *testing.T, p *testPeer) {
+		x, y := p.open(), p.open()
+		write(t, x, "x")
+		p.want(frame{data, syn, 1, 1}, "x")
+		write(t, y, "y")
+		p.want(frame{data, syn, 3, 1}, "y")
+		for range 2 { // the second time the token is kept for the reader
+			read := make(chan struct{})
+			go func() { wantRead(t, y, "z"); close(read) }()
+			synctest.Wait()
+			p.send(frame{data, ack, 3, 1}, "z")
+			<-read
+		}
+		begin := time.Now()
+		go x.Write(make([]byte, initial))
+		total := func(left int) {
+			t.Helper()
+			for left > 0 {
+				_, body, err := p.read()
+				if err != nil {
+					t.Fatal(err)
+				}
+				left -= len(body)
+			}
+		}
+		total(initial - 1)
+		synctest.Wait()
+		p.send(frame{window, ack, 1, 1}, "")
+		total(1)
+		if took := time.Since(begin); took > 0 {
+			t.Errorf("the rest came after %v", took)
+		}
+	})
+}
+
 // A window grows up to MaxWindow and no further.
 func TestMaxWindow(t *testing.T) {
 	play(t, yamux.Muxer{MaxWindow: 600 << 10}, false, func(t *testing.T, p *testPeer) {
@@ -602,7 +676,7 @@ func TestKeepAlive(t *testing.T) {
 		time.Sleep(9 * time.Second)
 		p.send(frame{ping, ack, 0, 1}, "")
 		p.want(frame{ping, syn, 0, 2}, "")
-		at(69 * time.Second)
+		at(69375 * time.Millisecond) // all sessions of a process at once, at multiples of 1.875 s
 		if rtt := p.s.Stats().RTT; rtt != 9*time.Second {
 			t.Errorf("the round trip is %v", rtt)
 		}
@@ -610,11 +684,11 @@ func TestKeepAlive(t *testing.T) {
 		p.send(frame{window, syn, 1, 0}, "") // anything is a sign of life
 		p.want(frame{window, ack, 1, 0}, "")
 		p.want(frame{ping, syn, 0, 3}, "")
-		at(100 * time.Second)
+		at(101250 * time.Millisecond)
 		if _, _, err := p.read(); err != io.EOF {
 			t.Errorf("got %v, want the end", err)
 		}
-		at(110 * time.Second)
+		at(111250 * time.Millisecond)
 		p.served.Wait()
 		if _, err := (<-p.accepted).Read(make([]byte, 1)); err != p.err {
 			t.Errorf("streams end with %v, the session with %v", err, p.err)

@@ -16,6 +16,13 @@ func BenchmarkHandshake(b *testing.B) {
 	securitytest.BenchmarkHandshake(b, func() security.Protocol { return new(Protocol) })
 }
 
+// handshakeAllocs is a ceiling for both ends, with the goroutine and the pipe of the test.
+const handshakeAllocs = 82
+
+func TestHandshakeAllocs(t *testing.T) {
+	securitytest.HandshakeAllocs(t, func() security.Protocol { return new(Protocol) }, handshakeAllocs)
+}
+
 func BenchmarkRecords(b *testing.B) {
 	securitytest.BenchmarkRecords(b, func() security.Protocol { return new(Protocol) })
 }

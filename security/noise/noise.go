@@ -17,8 +17,6 @@
 // Noise has no message that ends a connection: whoever can cut the connection
 // below can cut this one between two records, which then reads as io.EOF. Muxers
 // end their streams by themselves and are not misled.
-//
-// The extension of WebTransport (certificate hashes) is parsed and not used.
 package noise
 
 import (
@@ -31,11 +29,9 @@ import (
 	"net"
 	"sync/atomic"
 
-	"github.com/flynn/noise"
-
+	"github.com/plexus-p2p/plexus/internal/link"
 	"github.com/plexus-p2p/plexus/peer"
 	"github.com/plexus-p2p/plexus/security"
-	"github.com/plexus-p2p/plexus/security/internal/link"
 )
 
 // ID is what multiselect negotiates.
@@ -67,9 +63,21 @@ func (p *Protocol) ID() string { return ID }
 
 // Secure implements [security.Protocol].
 func (p *Protocol) Secure(ctx context.Context, c net.Conn, h security.Handshake) (*security.Conn, error) {
+	return p.SecureCerts(ctx, c, h, Certs{})
+}
+
+// Certs is what a handshake says of the certificates below it, that are not the
+// identity's own: the extension webtransport_certhashes.
+type Certs struct {
+	Hashes [][]byte                    // which we vouch for, as multihashes; nil: none
+	Check  func(theirs [][]byte) error // fails the handshake if the peer's do not suit; nil: any do
+}
+
+// SecureCerts is Secure, with an extension.
+func (p *Protocol) SecureCerts(ctx context.Context, c net.Conn, h security.Handshake, certs Certs) (*security.Conn, error) {
 	var sc *security.Conn
 	err := security.Within(ctx, c, func() (err error) {
-		sc, err = p.handshake(c, &h)
+		sc, err = p.handshake(c, &h, &certs)
 		return err
 	})
 	if err != nil {
@@ -78,56 +86,52 @@ func (p *Protocol) Secure(ctx context.Context, c net.Conn, h security.Handshake)
 	return sc, nil
 }
 
-// handshake runs
-//
-//	XX:
-//	  -> e
-//	  <- e, ee, s, es    with the responder's payload
-//	  -> s, se           with the initiator's payload
+// handshake runs XX.
 //
 // https://github.com/libp2p/specs/blob/master/noise/README.md#xx
-func (p *Protocol) handshake(c net.Conn, h *security.Handshake) (*security.Conn, error) {
+func (p *Protocol) handshake(c net.Conn, h *security.Handshake, certs *Certs) (*security.Conn, error) {
 	id, err := p.identity(h.Key)
 	if err != nil {
 		return nil, err
 	}
-	x, err := p.newExchange(c, id, h.Client != p.Reverse)
-	if err != nil {
-		return nil, err
-	}
+	x := p.newExchange(c, id, h.Client != p.Reverse)
 	muxers := h.Muxers[:min(len(h.Muxers), maxMuxers)]
-	own := appendExtensions(id.payload[:len(id.payload):len(id.payload)], nil, muxers)
+	own := appendExtensions(id.payload[:len(id.payload):len(id.payload)], certs.Hashes, muxers)
 	sc := new(security.Conn)
-	var theirs []string
-	verify := func(b []byte) error {
-		got, err := parsePayload(b)
-		if err != nil {
+	var theirs payload // valid until the next read
+	verify := func(b []byte) (err error) {
+		if theirs, err = parsePayload(b); err != nil {
 			return err
 		}
-		theirs = got.muxers
-		if sc.Key, err = verifyIdentity(got, x.hs.PeerStatic()); err != nil {
+		if sc.Key, err = verifyIdentity(theirs, x.xx.theirS.Bytes()); err != nil {
 			return err
 		}
 		sc.Peer = sc.Key.ID()
 		return nil
 	}
+	check := func() error {
+		if err := h.Check(sc.Peer); err != nil || certs.Check == nil {
+			return err
+		}
+		return certs.Check(theirs.certHashes)
+	}
 
 	// "the initiator MUST NOT send extensions in their first message."
 	// https://github.com/libp2p/specs/blob/master/noise/README.md#the-libp2p-handshake-payload
-	if x.initiator {
+	if x.xx.initiator {
 		if err := x.write(nil); err != nil {
 			return nil, err
 		}
 		if err := x.read(verify); err != nil {
 			return nil, err
 		}
-		if err := h.Check(sc.Peer); err != nil {
+		if err := check(); err != nil {
 			return nil, err
 		}
 		if err := x.write(own); err != nil {
 			return nil, err
 		}
-		sc.Muxer = security.Agree(muxers, theirs)
+		sc.Muxer = security.Agree(muxers, theirs.muxers)
 	} else {
 		if err := x.read(nil); err != nil {
 			return nil, err
@@ -138,10 +142,10 @@ func (p *Protocol) handshake(c net.Conn, h *security.Handshake) (*security.Conn,
 		if err := x.read(verify); err != nil {
 			return nil, err
 		}
-		if err := h.Check(sc.Peer); err != nil {
+		if err := check(); err != nil {
 			return nil, err
 		}
-		sc.Muxer = security.Agree(theirs, muxers)
+		sc.Muxer = security.Agree(theirs.muxers, muxers)
 	}
 	sc.Conn = x.conn()
 	return sc, nil
@@ -198,35 +202,21 @@ func verifyIdentity(p payload, static []byte) (peer.PubKey, error) {
 
 // exchange is a handshake under way.
 type exchange struct {
-	initiator bool
-	hs        *noise.HandshakeState
-	c         net.Conn
-	in        wire
-	step      int                // messages so far
-	tx, rx    *noise.CipherState // after the last message
+	xx *xx
+	c  net.Conn
+	in wire
 }
 
-func (p *Protocol) newExchange(c net.Conn, id *identity, initiator bool) (*exchange, error) {
-	hs, err := noise.NewHandshakeState(noise.Config{
-		CipherSuite:   noise.NewCipherSuite(&dh{static: id.static}, noise.CipherChaChaPoly, noise.HashSHA256),
-		Pattern:       noise.HandshakeXX,
-		Initiator:     initiator,
-		Prologue:      p.Prologue,
-		Random:        p.rand(),
-		StaticKeypair: noise.DHKey{Private: []byte(useStatic), Public: id.static.PublicKey().Bytes()},
-	})
-	if err != nil {
-		return nil, err
-	}
-	return &exchange{initiator: initiator, hs: hs, c: c, in: wire{c: c}}, nil
+func (p *Protocol) newExchange(c net.Conn, id *identity, initiator bool) *exchange {
+	return &exchange{xx: newXX(initiator, p.Prologue, id.static, p.rand()), c: c, in: wire{c: c}}
 }
 
 // write sends the next message, in one write.
 func (x *exchange) write(payload []byte) error {
-	x.step++
+	n := x.xx.step + 1
 	buf := link.Borrow(link.Small)
 	defer link.GiveBack(buf)
-	b, fromInitiator, fromResponder, err := x.hs.WriteMessage((*buf)[:prefix], payload)
+	b, err := x.xx.write((*buf)[:prefix], payload)
 	if err == nil && len(b) > prefix+maxMessage {
 		err = errTooLarge
 	}
@@ -235,28 +225,27 @@ func (x *exchange) write(payload []byte) error {
 		_, err = x.c.Write(b)
 	}
 	if err != nil {
-		return fmt.Errorf("sending message %d: %w", x.step, err)
+		return fmt.Errorf("sending message %d: %w", n, err)
 	}
-	x.tx, x.rx = fromInitiator, fromResponder
 	return nil
 }
 
 // read receives the next message, and calls f with its payload.
 func (x *exchange) read(f func(payload []byte) error) error {
-	x.step++
+	n := x.xx.step + 1
 	b, err := x.in.message(maxMessage)
 	if err == io.EOF {
 		err = io.ErrUnexpectedEOF
 	}
 	var payload []byte
 	if err == nil {
-		payload, x.tx, x.rx, err = x.hs.ReadMessage(nil, b)
+		payload, err = x.xx.read(b)
 	}
 	if err == nil && f != nil {
 		err = f(payload)
 	}
 	if err != nil {
-		return fmt.Errorf("message %d of the peer: %w", x.step, err)
+		return fmt.Errorf("message %d of the peer: %w", n, err)
 	}
 	return nil
 }
@@ -264,43 +253,13 @@ func (x *exchange) read(f func(payload []byte) error) error {
 // conn returns the connection after the last message. It goes on with what was
 // read ahead.
 func (x *exchange) conn() *conn {
-	tx, rx := x.tx, x.rx
-	if !x.initiator {
-		tx, rx = rx, tx // the first key is the initiator's to send with
+	tx, rx := x.xx.first, x.xx.last
+	if !x.xx.initiator {
+		tx, rx = rx, tx
 	}
-	c := newConn(x.c, tx.UnsafeKey(), rx.UnsafeKey())
+	c := newConn(x.c, tx, rx)
 	c.in.wire = x.in
 	return c
-}
-
-// dh is X25519 for one handshake. The private keys stay in it, parsed, because
-// parsing one costs as much as using it; the handshake state holds names for them.
-type dh struct{ static, ephemeral *ecdh.PrivateKey }
-
-const useStatic, useEphemeral = "static", "ephemeral"
-
-func (*dh) DHName() string { return "25519" }
-func (*dh) DHLen() int     { return 32 }
-
-func (d *dh) GenerateKeypair(random io.Reader) (noise.DHKey, error) {
-	var err error
-	if d.ephemeral, err = newKey(random); err != nil {
-		return noise.DHKey{}, err
-	}
-	return noise.DHKey{Private: []byte(useEphemeral), Public: d.ephemeral.PublicKey().Bytes()}, nil
-}
-
-// DH fails if the peer sent a point of low order, whose product everybody knows.
-func (d *dh) DH(which, public []byte) ([]byte, error) {
-	k := d.static
-	if string(which) == useEphemeral {
-		k = d.ephemeral
-	}
-	p, err := ecdh.X25519().NewPublicKey(public)
-	if err != nil {
-		return nil, err
-	}
-	return k.ECDH(p)
 }
 
 // newKey makes a key. crypto/ecdh would not take random.

@@ -14,6 +14,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -162,6 +163,44 @@ func pair(t testing.TB, a, b net.Conn, ap, bp *Protocol, ah, bh security.Handsha
 	return client, server
 }
 
+// The ends tell each other of certificates, and either may turn them down.
+//
+// "Servers MUST include […] webtransport_certhashes".
+// https://github.com/libp2p/specs/blob/master/webtransport/README.md#security-handshake
+func TestCerts(t *testing.T) {
+	ik, rk := seeded(t, 0x11), seeded(t, 0x22)
+	hashes := [][]byte{[]byte("one"), []byte("two")}
+	errOther := errors.New("not these")
+	for _, refuse := range []bool{false, true} {
+		a, b := securitytest.Pipe()
+		server := make(chan error, 1)
+		go func() {
+			_, err := new(Protocol).SecureCerts(t.Context(), b, security.Handshake{Key: rk}, Certs{Hashes: hashes})
+			server <- err
+		}()
+		var got [][]byte
+		_, err := new(Protocol).SecureCerts(t.Context(), a, security.Handshake{Key: ik, Client: true, Want: rk.ID()}, Certs{
+			Check: func(theirs [][]byte) error {
+				for _, h := range theirs {
+					got = append(got, bytes.Clone(h))
+				}
+				if refuse {
+					return errOther
+				}
+				return nil
+			},
+		})
+		a.Close() // in place of message 3, if it was refused
+		if err2 := <-server; refuse != errors.Is(err, errOther) || refuse != errors.Is(err, security.ErrHandshake) || refuse != (err2 != nil) {
+			t.Errorf("refuse %v: client %v, server %v", refuse, err, err2)
+		}
+		if !slices.EqualFunc(got, hashes, bytes.Equal) {
+			t.Errorf("the client got %q, want %q", got, hashes)
+		}
+		b.Close()
+	}
+}
+
 // What the record layer sends is what the handshake's library would.
 func TestRecordsAgainstLibrary(t *testing.T) {
 	key := [32]byte{1, 2, 3}
@@ -210,10 +249,7 @@ func exchangeWith(t *testing.T, h security.Handshake, script func(x *exchange, i
 	if err != nil {
 		t.Fatal(err)
 	}
-	x, err := p.newExchange(b, id, !h.Client)
-	if err != nil {
-		t.Fatal(err)
-	}
+	x := p.newExchange(b, id, !h.Client)
 	if err := script(x, id); err != nil {
 		t.Logf("script: %v", err)
 	}
@@ -282,7 +318,7 @@ func TestBadPayload(t *testing.T) {
 
 // writeAny is write without its bound.
 func (x *exchange) writeAny(payload []byte) error {
-	b, _, _, err := x.hs.WriteMessage(make([]byte, prefix), payload)
+	b, err := x.xx.write(make([]byte, prefix), payload)
 	if err != nil {
 		return err
 	}

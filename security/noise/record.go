@@ -12,7 +12,7 @@ import (
 
 	"golang.org/x/crypto/chacha20poly1305"
 
-	"github.com/plexus-p2p/plexus/security/internal/link"
+	"github.com/plexus-p2p/plexus/internal/link"
 )
 
 // A record, which is what Noise calls a transport message:
@@ -37,7 +37,6 @@ var (
 	errTag    = errors.New("noise: a record was forged, changed, lost or repeated")
 	errShort  = errors.New("noise: a record is too short for its tag")
 	errSpent  = errors.New("noise: all nonces are used")
-	errBroken = errors.New("noise: cannot write: an earlier write stopped at its deadline within a record")
 	errClosed = fmt.Errorf("noise: cannot write: %w for writing", net.ErrClosed)
 )
 
@@ -53,7 +52,7 @@ func newConn(c net.Conn, tx, rx [32]byte) *conn {
 	return &conn{
 		Conn: c,
 		in:   reader{turn: link.NewTurn(), half: newHalf(rx), wire: wire{c: c}},
-		out:  writer{turn: link.NewTurn(), half: newHalf(tx)},
+		out:  writer{turn: link.NewTurn(), half: newHalf(tx), wire: link.Out{Conn: c}},
 	}
 }
 
@@ -280,42 +279,44 @@ func (in *wire) release() {
 type writer struct {
 	turn link.Turn // of one of the writers; their writes follow each other whole
 	half
-	err error // why nothing can be sent any more
+	wire link.Out
+	err  error // why nothing can be sent any more
 }
 
 // Write sends p in as few records as possible, several of them in one write to the
-// connection. Unless it returns nil, nothing can be written afterwards: the peer
-// may have got a part of a record.
-func (c *conn) Write(p []byte) (int, error) {
+// connection. At a deadline n is what has become records; the next Write sends those
+// that are left, and goes on. After any other error nothing can be written.
+func (c *conn) Write(p []byte) (n int, err error) {
 	w := &c.out
 	w.turn.Lock()
 	defer w.turn.Unlock()
-	for done := 0; ; {
-		if w.err != nil || done == len(p) {
-			return done, w.err
-		}
-		part := p[done:min(len(p), done+maxBatch*maxPlain)]
-		records := (len(part) + maxPlain - 1) / maxPlain
-		buf := link.Borrow(len(part) + records*(prefix+tag))
-		b, err := w.seal((*buf)[:0], part)
-		n := 0
-		if err == nil {
-			n, err = c.Conn.Write(b)
-			if err == nil && n < len(b) {
-				err = io.ErrShortWrite
-			}
-		}
-		link.GiveBack(buf)
-		if err == nil {
-			done += len(part)
-			continue
-		}
-		w.err = err
-		if errors.Is(err, os.ErrDeadlineExceeded) {
-			w.err = errBroken // which no later deadline mends
-		}
-		return done + min(n/maxRecord*maxPlain, len(part)), err
+	if w.err != nil {
+		return 0, w.err
 	}
+	if err := w.fail(w.wire.FlushRest()); err != nil {
+		return 0, err
+	}
+	for n < len(p) && err == nil {
+		part := p[n:min(len(p), n+maxBatch*maxPlain)]
+		records := (len(part) + maxPlain - 1) / maxPlain
+		var b []byte
+		b, err = w.seal(w.wire.Room(len(part)+records*(prefix+tag)), part)
+		if err == nil {
+			err = w.wire.Flush(b)
+		}
+		if w.fail(err); w.err == nil {
+			n += len(part)
+		}
+	}
+	return n, err
+}
+
+// fail returns err, after which nothing can be sent unless it is a deadline.
+func (w *writer) fail(err error) error {
+	if err != os.ErrDeadlineExceeded {
+		w.err = err
+	}
+	return err
 }
 
 // seal appends p to b as records.
@@ -333,17 +334,21 @@ func (w *writer) seal(b, p []byte) ([]byte, error) {
 	return b, nil
 }
 
-// CloseWrite ends the sending direction, after the writes under way. It returns
-// errors.ErrUnsupported if the connection below has no such thing.
+// CloseWrite ends the sending direction, after the writes under way and what they
+// left at a deadline. It returns errors.ErrUnsupported if the connection below has no such thing.
 func (c *conn) CloseWrite() error {
 	below, ok := c.Conn.(interface{ CloseWrite() error })
 	if !ok {
 		return fmt.Errorf("noise: CloseWrite: %w", errors.ErrUnsupported)
 	}
-	c.out.turn.Lock()
-	defer c.out.turn.Unlock()
-	if c.out.err == nil {
-		c.out.err = errClosed
+	w := &c.out
+	w.turn.Lock()
+	defer w.turn.Unlock()
+	if w.err == nil {
+		if err := w.fail(w.wire.FlushRest()); err != nil {
+			return err
+		}
+		w.err = errClosed
 	}
 	return below.CloseWrite()
 }

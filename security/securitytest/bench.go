@@ -14,13 +14,33 @@ import (
 // BenchmarkHandshake measures a handshake over memory, both ends, with shared
 // protocol values as hosts have them.
 func BenchmarkHandshake(b *testing.B, fresh func() security.Protocol) {
+	handshake, writes := handshakes(b, fresh)
+	b.ReportAllocs()
+	for b.Loop() {
+		handshake()
+	}
+	b.ReportMetric(float64(*writes)/float64(b.N), "writes/op")
+}
+
+// HandshakeAllocs holds a handshake, both ends, to at most so many allocations.
+func HandshakeAllocs(t *testing.T, fresh func() security.Protocol, most float64) {
+	handshake, _ := handshakes(t, fresh)
+	for range 10 { // fill pools
+		handshake()
+	}
+	if n := testing.AllocsPerRun(100, handshake); n > most {
+		t.Errorf("%v allocations, at most %v", n, most)
+	}
+}
+
+// handshakes returns a function that makes one, and counts the writes.
+func handshakes(b testing.TB, fresh func() security.Protocol) (handshake func(), writes *int64) {
 	ck, sk := key(b, peer.Ed25519), key(b, peer.Ed25519)
 	cp, sp := fresh(), fresh()
 	muxers := []string{"/yamux/1.0.0"}
 	ctx := context.Background()
-	var writes int64
-	b.ReportAllocs()
-	for b.Loop() {
+	writes = new(int64)
+	return func() {
 		x, y := Pipe()
 		done := make(chan error, 1)
 		go func() {
@@ -31,9 +51,8 @@ func BenchmarkHandshake(b *testing.B, fresh func() security.Protocol) {
 		if err2 := <-done; err != nil || err2 != nil {
 			b.Fatal(err, err2)
 		}
-		writes += x.Writes.Load() + y.Writes.Load()
-	}
-	b.ReportMetric(float64(writes)/float64(b.N), "writes/op")
+		*writes += x.Writes.Load() + y.Writes.Load()
+	}, writes
 }
 
 // BenchmarkRecords measures a stream of writes over a loopback TCP connection.

@@ -8,7 +8,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/plexus-p2p/plexus/security/internal/link"
+	"github.com/plexus-p2p/plexus/internal/link"
 )
 
 // pipeSize is how many bytes wait in one direction of a [Pipe] before writes block.

@@ -14,6 +14,7 @@ import (
 	"encoding/asn1"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"math/big"
 	"os"
 	"path/filepath"
@@ -23,6 +24,7 @@ import (
 
 	"github.com/plexus-p2p/plexus/peer"
 	"github.com/plexus-p2p/plexus/security"
+	"github.com/plexus-p2p/plexus/security/pnet"
 )
 
 // certVector is a block of testdata/certificates.txt.
@@ -59,7 +61,7 @@ func TestVectors(t *testing.T) {
 	for _, v := range certVectors(t) {
 		t.Run(v.name, func(t *testing.T) {
 			n++
-			k, err := verify([][]byte{v.der}, time.Now())
+			k, err := verifyDER([][]byte{v.der}, time.Now(), pnet.Key{})
 			if v.expect == "signature" {
 				if !errors.Is(err, peer.ErrSignature) || !errors.Is(err, ErrCertificate) {
 					t.Errorf("got %v, want peer.ErrSignature", err)
@@ -91,6 +93,7 @@ func newKey(t testing.TB, kind peer.KeyType) peer.PrivKey {
 // spec says how a certificate is made, right or wrong.
 type spec struct {
 	own       crypto.Signer // the certificate's key
+	name      string        // common name
 	signed    []byte        // what the host key signs; nil: what it has to
 	ext       []byte        // the extension's value; nil: what it has to be; empty: no extension
 	critical  bool
@@ -129,7 +132,7 @@ func (s spec) make(t testing.TB, host peer.PrivKey) tls.Certificate {
 	}
 	template := &x509.Certificate{
 		SerialNumber:       big.NewInt(1),
-		Subject:            pkix.Name{Organization: []string{"libp2p.io"}},
+		Subject:            pkix.Name{Organization: []string{"libp2p.io"}, CommonName: s.name},
 		NotBefore:          notBefore,
 		NotAfter:           notAfter,
 		ExtraExtensions:    s.more,
@@ -200,7 +203,7 @@ func TestCertificates(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			cert := c.spec.make(t, host)
-			k, err := verify(cert.Certificate, time.Now())
+			k, err := verifyDER(cert.Certificate, time.Now(), pnet.Key{})
 			if !errors.Is(err, c.want) || (err == nil) != (c.want == nil) {
 				t.Fatalf("got %v, want %v", err, c.want)
 			}
@@ -222,7 +225,7 @@ func TestCertificates(t *testing.T) {
 	t.Run("self-signature", func(t *testing.T) {
 		der := bytes.Clone(spec{}.make(t, host).Certificate[0])
 		der[len(der)-1] ^= 1
-		if _, err := verify([][]byte{der}, time.Now()); !errors.Is(err, ErrCertificate) {
+		if _, err := verifyDER([][]byte{der}, time.Now(), pnet.Key{}); !errors.Is(err, ErrCertificate) {
 			t.Errorf("got %v", err)
 		}
 	})
@@ -236,7 +239,7 @@ func TestCertificates(t *testing.T) {
 		}
 	})
 	t.Run("none", func(t *testing.T) {
-		if _, err := verify(nil, time.Now()); !errors.Is(err, errCount) {
+		if _, err := verify(nil, time.Now(), pnet.Key{}); !errors.Is(err, errCount) {
 			t.Errorf("got %v", err)
 		}
 		// "servers MUST require client authentication"
@@ -244,6 +247,80 @@ func TestCertificates(t *testing.T) {
 			t.Errorf("got %v", err)
 		}
 	})
+}
+
+// The signatures of a certificate are verified once; when it is valid, each time. What
+// is remembered is bounded, and nothing that failed is.
+func TestKnown(t *testing.T) {
+	i, err := NewIdentity(newKey(t, peer.Ed25519))
+	if err != nil {
+		t.Fatal(err)
+	}
+	host := newKey(t, peer.Ed25519)
+	parse := func(x spec) *x509.Certificate {
+		cert, err := x509.ParseCertificate(x.make(t, host).Certificate[0])
+		if err != nil {
+			t.Fatal(err)
+		}
+		return cert
+	}
+	cert := parse(spec{})
+	broken := *cert // by somebody in this process: it has the same hash
+	broken.Signature = make([]byte, len(cert.Signature))
+	if _, err := i.verify([]*x509.Certificate{&broken}, time.Now()); !errors.Is(err, ErrCertificate) {
+		t.Errorf("a broken certificate: %v", err)
+	}
+	if len(i.known.keys) > 0 {
+		t.Error("a broken certificate is remembered")
+	}
+	for _, c := range []*x509.Certificate{cert, &broken} {
+		if k, err := i.verify([]*x509.Certificate{c}, time.Now()); err != nil || !k.Equal(host.Public()) {
+			t.Errorf("got %v, %v", k, err)
+		}
+	}
+	if k, err := i.verify([]*x509.Certificate{cert}, cert.NotAfter.Add(time.Second)); !errors.Is(err, errDates) || !k.IsZero() {
+		t.Errorf("when it has expired: %v", err)
+	}
+	for range maxKnown + 10 {
+		if _, err := i.verify([]*x509.Certificate{parse(spec{})}, time.Now()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n := len(i.known.keys); n != maxKnown {
+		t.Errorf("%d certificates are remembered, want %d at most", n, maxKnown)
+	}
+}
+
+// Members of a private network know each other by their certificates, and nobody else.
+func TestMember(t *testing.T) {
+	ours, other := pnet.NewKey(), pnet.NewKey()
+	if _, err := NewMember(newKey(t, peer.Ed25519), pnet.Key{}); !errors.Is(err, pnet.ErrNoKey) {
+		t.Errorf("without a key: %v", err)
+	}
+	cert := func(network pnet.Key) tls.Certificate {
+		i, err := newIdentity(newKey(t, peer.Ed25519), network)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return i.cert
+	}
+	friend := cert(ours)
+	for name, c := range map[string]struct {
+		cert tls.Certificate
+		want error
+	}{
+		"member":          {friend, nil},
+		"another network": {cert(other), pnet.ErrStranger},
+		"no network":      {cert(pnet.Key{}), pnet.ErrStranger},
+		"a stolen name":   {spec{name: friend.Leaf.Subject.CommonName}.make(t, newKey(t, peer.Ed25519)), pnet.ErrStranger},
+	} {
+		if _, err := verifyDER(c.cert.Certificate, time.Now(), ours); !errors.Is(err, c.want) {
+			t.Errorf("%s: %v, want %v", name, err, c.want)
+		}
+		if _, err := verifyDER(c.cert.Certificate, time.Now(), pnet.Key{}); err != nil { // it is not asked for
+			t.Errorf("%s: %v", name, err)
+		}
+	}
 }
 
 // An identity's certificate is what the spec asks for.
@@ -255,7 +332,7 @@ func TestNewIdentity(t *testing.T) {
 			t.Fatal(err)
 		}
 		for _, now := range []time.Time{time.Unix(1e9, 0), time.Now(), time.Now().AddDate(500, 0, 0)} {
-			if got, err := verify(i.cert.Certificate, now); err != nil || !got.Equal(k.Public()) {
+			if got, err := verifyDER(i.cert.Certificate, now, pnet.Key{}); err != nil || !got.Equal(k.Public()) {
 				t.Errorf("%s in %d: %v", kind, now.Year(), err)
 			}
 		}
@@ -278,7 +355,7 @@ func FuzzCertificate(f *testing.F) {
 		f.Add(v.der)
 	}
 	f.Fuzz(func(t *testing.T, der []byte) {
-		k, err := verify([][]byte{der}, time.Now())
+		k, err := verifyDER([][]byte{der}, time.Now(), pnet.Key{})
 		if (err == nil) == k.IsZero() {
 			t.Fatalf("key %v, %v", k, err)
 		}
@@ -320,7 +397,7 @@ func FuzzSignedKey(f *testing.F) {
 		c := *cert
 		c.Extensions = append([]pkix.Extension(nil), cert.Extensions...)
 		c.Extensions[at].Value = ext
-		k, err := verifyParsed(&c, time.Now())
+		k, err := verifyOne(&c, time.Now())
 		if (err == nil) == k.IsZero() || err != nil && !errors.Is(err, ErrCertificate) {
 			t.Fatalf("key %v, %v", k, err)
 		}
@@ -328,4 +405,17 @@ func FuzzSignedKey(f *testing.F) {
 			t.Logf("another form of the same proof: %x", ext)
 		}
 	})
+}
+
+// verifyDER is verify, for what crypto/tls has yet to parse.
+func verifyDER(ders [][]byte, now time.Time, network pnet.Key) (peer.PubKey, error) {
+	var certs []*x509.Certificate
+	for _, der := range ders {
+		c, err := x509.ParseCertificate(der)
+		if err != nil {
+			return peer.PubKey{}, fmt.Errorf("%w: %w", ErrCertificate, err)
+		}
+		certs = append(certs, c)
+	}
+	return verify(certs, now, network)
 }

@@ -27,6 +27,7 @@ import (
 	"net"
 	"sync/atomic"
 
+	"github.com/plexus-p2p/plexus/internal/link"
 	"github.com/plexus-p2p/plexus/peer"
 	"github.com/plexus-p2p/plexus/security"
 )
@@ -81,33 +82,35 @@ func (p *Protocol) handshake(c net.Conn, h *security.Handshake) (*security.Conn,
 		return h.Check(sc.Peer)
 	}
 	muxers := alpn(h.Muxers)
-	cfg := id.config(check)
-	sock := newSocket(c)
+	sock := socket{link.NewSocket(c)}
 	var t *tls.Conn
 	if h.Client {
 		// "The "libp2p" protocol code MUST always be the last item in the
 		// multiplexer list."
 		// https://github.com/libp2p/specs/blob/master/connections/inlined-muxer-negotiation.md
+		cfg := id.config(check)
 		cfg.NextProtos = append(muxers, ALPN)
 		t = tls.Client(sock, cfg)
 	} else {
 		// "The server SHOULD respect the client's preference and pick the first
 		// protocol from the list that it supports." crypto/tls would take the
 		// server's first, so it is left with one.
-		cfg.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+		t = tls.Server(sock, &tls.Config{GetConfigForClient: func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
 			cfg := id.config(check)
 			cfg.NextProtos = []string{ALPN}
 			if m := security.Agree(hello.SupportedProtos, muxers); m != "" {
 				cfg.NextProtos[0] = m
 			}
 			return cfg, nil
-		}
-		t = tls.Server(sock, cfg)
+		}})
 	}
 	if err := t.Handshake(); err != nil {
 		if err == io.EOF {
 			err = io.ErrUnexpectedEOF
 		}
+		return nil, err
+	}
+	if err := sock.Send(); err != nil {
 		return nil, err
 	}
 	if sc.Key.IsZero() {

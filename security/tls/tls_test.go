@@ -301,7 +301,7 @@ func TestAllocs(t *testing.T) {
 			work <- struct{}{}
 			c.Write(p)
 			<-got
-		}); n > most {
+		}); n > most && !raceEnabled { // whose pools lose things at random
 			t.Errorf("Write and Read of %d bytes: %v allocations, want at most %v", size, n, most)
 		}
 		close(work)
@@ -339,26 +339,25 @@ func TestCloseStalled(t *testing.T) {
 	})
 }
 
-// What crypto/tls writes when a broken write has left half a record must not go out.
-func TestBrokenStaysSilent(t *testing.T) {
+// What crypto/tls writes when a deadline has left half a record goes out after it.
+func TestAlertAfterDeadline(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a, b := securitytest.Pipe()
-		c, _ := pair(t, a, b)
+		c, v := pair(t, a, b)
 		c.SetWriteDeadline(time.Now().Add(time.Second))
-		c.Write(make([]byte, 10<<20))
-		c.SetWriteDeadline(time.Time{})
-		n, _ := io.CopyN(io.Discard, b, 256<<10)
-		writes := a.Writes.Load()
+		n, err := c.Write(make([]byte, 10<<20))
+		if !errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Fatalf("write: %d, %v", n, err)
+		}
 		b.Write([]byte{23, 3, 3, 0, 20, 1, 2, 3, 4, 5, 6, 7, 8, 9, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 0}) // forged: asks for an alert
 		if _, err := c.Read(make([]byte, 1)); err == nil || err == io.EOF {
 			t.Errorf("read: %v", err)
 		}
-		if err := c.Conn.(*conn).CloseWrite(); !errors.Is(err, errBroken) {
-			t.Errorf("CloseWrite: %v", err)
-		}
-		c.Close()
-		if got := a.Writes.Load(); got != writes {
-			t.Errorf("%d writes after the broken one (of %d bytes)", got-writes, n)
+		c.SetWriteDeadline(time.Time{})
+		go c.Write(nil)
+		got, err := io.ReadAll(v)
+		if len(got) != n || err == nil || !strings.Contains(err.Error(), "bad record MAC") {
+			t.Errorf("the peer read %d bytes, %v, want %d and the alert", len(got), err, n)
 		}
 	})
 }

@@ -12,14 +12,10 @@ package tcp
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net"
 	"net/netip"
-	"slices"
 	"sync"
-	"syscall"
-	"time"
 
 	ma "github.com/multiformats/go-multiaddr"
 
@@ -27,13 +23,14 @@ import (
 )
 
 // Transport is the TCP transport of one host. The zero value works. On
-// [transport.System] its connections are *net.TCPConn.
+// [transport.System] its connections are *net.TCPConn, but for those accepted on a port that
+// [Transport.ListenKind] shares.
 type Transport struct {
 	Network     transport.Network // where connections are made; nil: transport.System
 	PrivatePort bool              // dial from a port of its own, not from a listener's; false: share where possible
 
-	mu        sync.Mutex
-	listeners []*listener // open ones, oldest first
+	mu    sync.Mutex
+	ports []*shared // open ones, oldest first
 }
 
 var _ transport.Pipes = (*Transport)(nil)
@@ -53,25 +50,10 @@ func (t *Transport) Dial(ctx context.Context, to ma.Multiaddr) (net.Conn, error)
 	return t.network().DialTCP(ctx, t.local(remote.Addr()), remote)
 }
 
-// Listen accepts connections. Port 0 lets the system choose one.
+// Listen accepts connections. Port 0 lets the system choose one. A port that
+// [Transport.ListenKind] has for others is shared with them.
 func (t *Transport) Listen(ctx context.Context, on ma.Multiaddr) (net.Listener, error) {
-	local, rest, ok := transport.TCPAddrPort(on)
-	if !ok || len(rest) > 0 {
-		return nil, fmt.Errorf("tcp: listen: not a TCP address: %v", on)
-	}
-	inner, err := t.network().ListenTCP(ctx, local)
-	if err != nil {
-		return nil, err
-	}
-	l := &listener{Listener: inner, t: t, closed: make(chan struct{})}
-	if a, ok := inner.Addr().(*net.TCPAddr); ok {
-		l.at = a.AddrPort()
-		l.at = netip.AddrPortFrom(l.at.Addr().Unmap(), l.at.Port())
-	}
-	t.mu.Lock()
-	t.listeners = append(t.listeners, l)
-	t.mu.Unlock()
-	return l, nil
+	return t.ListenKind(ctx, on, Plain)
 }
 
 func (t *Transport) network() transport.Network {
@@ -90,8 +72,8 @@ func (t *Transport) local(to netip.Addr) netip.AddrPort {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	for _, l := range t.listeners {
-		at := l.at.Addr()
+	for _, p := range t.ports {
+		at := p.at.Addr()
 		if at.Is4() != to.Is4() || !at.IsUnspecified() && at.IsLoopback() != to.IsLoopback() {
 			continue
 		}
@@ -99,61 +81,7 @@ func (t *Transport) local(to netip.Addr) netip.AddrPort {
 		if to.Is6() {
 			from = netip.IPv6Unspecified()
 		}
-		return netip.AddrPortFrom(from, l.at.Port())
+		return netip.AddrPortFrom(from, p.at.Port())
 	}
 	return netip.AddrPort{}
-}
-
-type listener struct {
-	net.Listener
-	t  *Transport
-	at netip.AddrPort
-
-	once   sync.Once
-	closed chan struct{}
-}
-
-// Accept waits for the next connection. It outlives errors that pass, such as
-// having no file descriptor left: it tries again, at most once a second.
-func (l *listener) Accept() (net.Conn, error) {
-	var wait time.Duration
-	for {
-		c, err := l.Listener.Accept()
-		if err == nil || !passing(err) {
-			return c, err
-		}
-		wait = min(max(2*wait, 5*time.Millisecond), time.Second)
-		again := time.NewTimer(wait)
-		select {
-		case <-again.C:
-		case <-l.closed:
-			again.Stop()
-			// The next Accept returns net.ErrClosed in the listener's words.
-		}
-	}
-}
-
-// passing tells errors of one connection, or of a machine that is short of
-// something, from those of the listener.
-//
-// "Linux accept() passes already-pending network errors on the new socket as an
-// error code from accept(). […] treat them like EAGAIN by retrying." accept(2)
-func passing(err error) bool {
-	var n syscall.Errno
-	return errors.As(err, &n) && (n.Temporary() || slices.Contains([]syscall.Errno{
-		syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM, syscall.ECONNABORTED,
-		syscall.ENETDOWN, syscall.EPROTO, syscall.ENOPROTOOPT, syscall.EHOSTDOWN,
-		syscall.EHOSTUNREACH, syscall.EOPNOTSUPP, syscall.ENETUNREACH, syscall.EPERM,
-	}, n))
-}
-
-// Close frees the port and leaves accepted connections alive.
-func (l *listener) Close() error {
-	l.once.Do(func() {
-		close(l.closed)
-		l.t.mu.Lock()
-		l.t.listeners = slices.DeleteFunc(l.t.listeners, func(o *listener) bool { return o == l })
-		l.t.mu.Unlock()
-	})
-	return l.Listener.Close()
 }

@@ -189,8 +189,8 @@ func TestListenAgain(t *testing.T) {
 		t.Fatal(err)
 	}
 	l.Close()
-	if len(a.listeners) != 0 {
-		t.Errorf("%d listeners left", len(a.listeners))
+	if len(a.ports) != 0 {
+		t.Errorf("%d ports left", len(a.ports))
 	}
 }
 
@@ -216,20 +216,20 @@ func TestDialSelf(t *testing.T) {
 
 // A listener on loopback has a port that is of no use towards elsewhere.
 func TestLocal(t *testing.T) {
-	at := func(s string) *listener { return &listener{at: netip.MustParseAddrPort(s)} }
+	at := func(s string) *shared { return &shared{at: netip.MustParseAddrPort(s)} }
 	for _, c := range []struct {
-		listeners []*listener
-		to, want  string
+		ports    []*shared
+		to, want string
 	}{
 		{nil, "1.2.3.4", "invalid AddrPort"},
-		{[]*listener{at("127.0.0.1:1")}, "1.2.3.4", "invalid AddrPort"},
-		{[]*listener{at("127.0.0.1:1"), at("10.0.0.1:2")}, "1.2.3.4", "0.0.0.0:2"},
-		{[]*listener{at("10.0.0.1:2"), at("127.0.0.1:1")}, "127.0.0.1", "0.0.0.0:1"},
-		{[]*listener{at("0.0.0.0:3")}, "127.0.0.1", "0.0.0.0:3"},
-		{[]*listener{at("[::]:4")}, "127.0.0.1", "invalid AddrPort"},
-		{[]*listener{at("0.0.0.0:3"), at("[::]:4")}, "2001:db8::1", "[::]:4"},
+		{[]*shared{at("127.0.0.1:1")}, "1.2.3.4", "invalid AddrPort"},
+		{[]*shared{at("127.0.0.1:1"), at("10.0.0.1:2")}, "1.2.3.4", "0.0.0.0:2"},
+		{[]*shared{at("10.0.0.1:2"), at("127.0.0.1:1")}, "127.0.0.1", "0.0.0.0:1"},
+		{[]*shared{at("0.0.0.0:3")}, "127.0.0.1", "0.0.0.0:3"},
+		{[]*shared{at("[::]:4")}, "127.0.0.1", "invalid AddrPort"},
+		{[]*shared{at("0.0.0.0:3"), at("[::]:4")}, "2001:db8::1", "[::]:4"},
 	} {
-		tr := &Transport{listeners: c.listeners}
+		tr := &Transport{ports: c.ports}
 		if got := tr.local(netip.MustParseAddr(c.to)); got.String() != c.want {
 			t.Errorf("to %s: from %v, want %s", c.to, got, c.want)
 		}

@@ -1,0 +1,6 @@
+//go:build !race
+
+package quic_test
+
+// raceEnabled tells that memory is not what it is otherwise.
+const raceEnabled = false

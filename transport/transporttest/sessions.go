@@ -1,0 +1,1162 @@
+package transporttest
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"io"
+	"net"
+	"os"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	ma "github.com/multiformats/go-multiaddr"
+	"golang.org/x/net/nettest"
+
+	"github.com/plexus-p2p/plexus/muxer"
+	"github.com/plexus-p2p/plexus/peer"
+	"github.com/plexus-p2p/plexus/security"
+	"github.com/plexus-p2p/plexus/transport"
+)
+
+// Sessions describes a transport of sessions that is to be tested.
+type Sessions struct {
+	// New returns the transports of two hosts with these keys, of which the
+	// client can dial the server. They end by t.Cleanup, or with their sessions
+	// and listeners.
+	New func(t testing.TB, client, server peer.PrivKey) (c, s transport.Sessions)
+
+	Listen  ma.Multiaddr   // where the server can listen, port 0
+	Silent  ma.Multiaddr   // where nobody answers
+	Foreign []ma.Multiaddr // that the transport does not take, beyond those it never takes
+
+	Bubble     bool // run each test in a synctest bubble; the transport must not use real sockets
+	Goroutines int  // that a session may have, at both ends together, with Serve at both
+	Streams    int  // that a peer may have open at most; 0: not tested
+	NoCodes    bool // the codes of Reset and Close stay at home
+	NoRTT      bool // Stats has no round-trip time
+}
+
+// TestSessions tests a transport. It holds its sessions and streams to all that
+// muxer.Session and muxer.Stream promise, as far as it does not depend on how much a
+// window holds.
+func TestSessions(t *testing.T, p Sessions) {
+	for _, c := range []struct {
+		name string
+		test func(t *testing.T, p Sessions)
+	}{
+		{"Match", testSessionMatch},
+		{"ForeignAddrs", testSessionForeignAddrs},
+		{"Peers", testSessionPeers},
+		{"WrongPeer", testSessionWrongPeer},
+		{"CancelDial", testSessionCancelDial},
+		{"CloseWhileAccepting", testSessionCloseWhileAccepting},
+		{"ListenAgain", testSessionListenAgain},
+		{"ListenTwice", testSessionListenTwice},
+		{"OutlivesListener", testSessionOutlivesListener},
+		{"ManyDials", testSessionManyDials},
+		{"Goroutines", testSessionGoroutines},
+		{"LazyOpen", testSessionLazyOpen},
+		{"HalfClose", testSessionHalfClose},
+		{"CloseBeforeWrite", testSessionCloseBeforeWrite},
+		{"CloseRead", testSessionCloseRead},
+		{"CloseDelivers", testSessionCloseDelivers},
+		{"Reset", testSessionReset},
+		{"Ready", testSessionReady},
+		{"Deadlines", testSessionDeadlines},
+		{"DeadlineWakesAll", testSessionDeadlineWakesAll},
+		{"CloseWakesAll", testSessionCloseWakesAll},
+		{"EndWakesAll", testSessionEndWakesAll},
+		{"ManyReaders", testSessionManyReaders},
+		{"ManyWriters", testSessionManyWriters},
+		{"CloseDuringWrite", testSessionCloseDuringWrite},
+		{"Large", testSessionLarge},
+		{"OpenBothWays", testSessionOpenBothWays},
+		{"ManyStreams", testSessionManyStreams},
+		{"OpenWaits", testSessionOpenWaits},
+		{"GracefulClose", testSessionGracefulClose},
+		{"CloseCode", testSessionCloseCode},
+		{"CloseAtOnce", testSessionCloseAtOnce},
+		{"Datagrams", testSessionDatagrams},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			if p.Bubble {
+				synctest.Test(t, func(t *testing.T) { c.test(t, p) })
+			} else {
+				c.test(t, p)
+			}
+		})
+	}
+	if p.Bubble {
+		return // nettest waits on the wall clock
+	}
+	t.Run("Conn", func(t *testing.T) {
+		nettest.TestConn(t, func() (net.Conn, net.Conn, func(), error) {
+			x := newSessionPair(t, p)
+			a, b := x.open(t)
+			return a, b, func() { a.Close(); b.Close(); x.cut() }, nil
+		})
+	})
+}
+
+// sessionHosts are two hosts, of which one listens.
+type sessionHosts struct {
+	client, server       transport.Sessions
+	clientKey, serverKey peer.PrivKey
+	l                    transport.SessionListener
+	at                   ma.Multiaddr
+}
+
+func newSessionHosts(t testing.TB, p Sessions) *sessionHosts {
+	t.Helper()
+	h := new(sessionHosts)
+	for _, k := range []*peer.PrivKey{&h.clientKey, &h.serverKey} {
+		var err error
+		if *k, err = peer.GenerateKey(peer.Ed25519); err != nil {
+			t.Fatal(err)
+		}
+	}
+	h.client, h.server = p.New(t, h.clientKey, h.serverKey)
+	l, err := h.server.ListenSession(t.Context(), p.Listen)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	h.l, h.at = l, multiaddr(t, l.Addr())
+	return h
+}
+
+// dial returns both ends of a session.
+func (h *sessionHosts) dial(t testing.TB) (c, s transport.Session) {
+	t.Helper()
+	var accepted error
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		s, accepted = h.l.Accept()
+	}()
+	c, err := h.client.DialSession(t.Context(), h.at, h.serverKey.ID())
+	if err != nil {
+		h.l.Close()
+		<-done
+		t.Fatalf("dial %v: %v", h.at, err)
+	}
+	<-done
+	if accepted != nil {
+		t.Fatalf("accept: %v", accepted)
+	}
+	t.Cleanup(func() { c.Close(ended(), 0); s.Close(ended(), 0) })
+	return c, s
+}
+
+// ended returns a context that has ended.
+func ended() context.Context {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	return ctx
+}
+
+func soon(t testing.TB) context.Context {
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+// sessionPair is two ends of a session that are served.
+type sessionPair struct {
+	*sessionHosts
+	c, s     transport.Session
+	accepted chan muxer.Stream // by the server
+	served   sync.WaitGroup
+	why      [2]error // Serve's, of the client and the server, after cut
+}
+
+func newSessionPair(t testing.TB, p Sessions) *sessionPair {
+	t.Helper()
+	x := &sessionPair{sessionHosts: newSessionHosts(t, p), accepted: make(chan muxer.Stream, 20000)}
+	x.c, x.s = x.dial(t)
+	x.served.Go(func() { x.why[0] = x.c.Serve(func(s muxer.Stream) { s.Reset(0) }) })
+	x.served.Go(func() { x.why[1] = x.s.Serve(func(s muxer.Stream) { x.accepted <- s }) })
+	t.Cleanup(x.cut)
+	return x
+}
+
+func (x *sessionPair) cut() {
+	x.c.Close(ended(), 0)
+	x.s.Close(ended(), 0)
+	x.served.Wait()
+	x.l.Close()
+}
+
+// open returns the two ends of a stream on which nothing is under way.
+func (x *sessionPair) open(t testing.TB) (a, b muxer.Stream) {
+	t.Helper()
+	a, err := x.c.Open(soon(t))
+	if err != nil {
+		t.Fatal("Open:", err)
+	}
+	put(t, a, "x")
+	b = <-x.accepted
+	want(t, b, "x")
+	return a, b
+}
+
+func put(t testing.TB, w io.Writer, s string) {
+	t.Helper()
+	if n, err := w.Write([]byte(s)); n != len(s) || err != nil {
+		t.Fatalf("Write of %d bytes: %d, %v", len(s), n, err)
+	}
+}
+
+func want(t testing.TB, r io.Reader, s string) {
+	t.Helper()
+	b := make([]byte, len(s))
+	if n, err := io.ReadFull(r, b); err != nil || string(b) != s {
+		t.Fatalf("read %q, %v; want %q", b[:n], err, s)
+	}
+}
+
+// write writes more than any window holds, or until an error comes.
+func write(c net.Conn) func() error {
+	return func() error {
+		for {
+			if _, err := c.Write(make([]byte, 64<<10)); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+func wantReset(t testing.TB, what string, err error, code muxer.Code, remote bool) {
+	t.Helper()
+	e, ok := errors.AsType[*muxer.StreamError](err)
+	if !ok || e.Code != code || e.Remote != remote {
+		t.Errorf("%s: got %v, want a reset with code %#x, remote=%v", what, err, code, remote)
+	}
+}
+
+func wantEnd(t testing.TB, what string, err error, code muxer.Code, remote bool) {
+	t.Helper()
+	e, ok := errors.AsType[*muxer.SessionError](err)
+	if !ok || e.Code != code || e.Remote != remote {
+		t.Errorf("%s: got %v, want the end of the session with code %#x, remote=%v", what, err, code, remote)
+	}
+}
+
+func (p Sessions) code(c muxer.Code) muxer.Code {
+	if p.NoCodes {
+		return 0
+	}
+	return c
+}
+
+// eventually waits until f is true.
+func eventually(t testing.TB, what string, f func() bool) {
+	t.Helper()
+	for range 1000 {
+		if f() {
+			return
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	t.Errorf("%s does not come true", what)
+}
+
+func testSessionMatch(t *testing.T, p Sessions) {
+	h := newSessionHosts(t, p)
+	for _, a := range []ma.Multiaddr{p.Listen, h.at, p.Silent} {
+		if !h.client.Match(a) {
+			t.Errorf("Match(%v) = false", a)
+		}
+	}
+	for _, a := range append([]ma.Multiaddr{nil, {}, ma.StringCast("/p2p-circuit"), h.at.Encapsulate(ma.StringCast("/p2p-circuit"))}, p.Foreign...) {
+		if h.client.Match(a) {
+			t.Errorf("Match(%v) = true", a)
+		}
+	}
+}
+
+func testSessionForeignAddrs(t *testing.T, p Sessions) {
+	h := newSessionHosts(t, p)
+	for _, a := range append([]ma.Multiaddr{nil, ma.StringCast("/p2p-circuit")}, p.Foreign...) {
+		if _, err := h.client.DialSession(t.Context(), a, h.serverKey.ID()); err == nil {
+			t.Errorf("dialed %v", a)
+		}
+		if _, err := h.client.ListenSession(t.Context(), a); err == nil {
+			t.Errorf("listened on %v", a)
+		}
+	}
+}
+
+// Both ends know who is at the other one, and where.
+func testSessionPeers(t *testing.T, p Sessions) {
+	h := newSessionHosts(t, p)
+	c, s := h.dial(t)
+	for _, x := range []struct {
+		s   transport.Session
+		key peer.PrivKey
+	}{{c, h.serverKey}, {s, h.clientKey}} {
+		id, key := x.s.Peer()
+		if id != x.key.ID() || key.ID() != id {
+			t.Errorf("connected to %v with key of %v, want %v", id, key.ID(), x.key.ID())
+		}
+	}
+	if got := multiaddr(t, c.RemoteAddr()); !got.Equal(h.at) {
+		t.Errorf("dialed %v, connected to %v", h.at, got)
+	}
+	if h.at.Equal(p.Listen) {
+		t.Errorf("listens on %v, without a port", h.at)
+	}
+	for _, a := range []net.Addr{c.LocalAddr(), s.LocalAddr(), s.RemoteAddr()} {
+		multiaddr(t, a)
+	}
+	// Anybody will do.
+	go h.l.Accept()
+	d, err := h.client.DialSession(t.Context(), h.at, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close(ended(), 0)
+	if id, _ := d.Peer(); id != h.serverKey.ID() {
+		t.Errorf("connected to %v", id)
+	}
+}
+
+func testSessionWrongPeer(t *testing.T, p Sessions) {
+	h := newSessionHosts(t, p)
+	_, err := h.client.DialSession(soon(t), h.at, h.clientKey.ID())
+	e, ok := errors.AsType[*security.MismatchError](err)
+	if !ok || e.Got != h.serverKey.ID() || e.Want != h.clientKey.ID() {
+		t.Errorf("dialed somebody else: %v", err)
+	}
+	h.dial(t) // the listener goes on
+}
+
+func testSessionCancelDial(t *testing.T, p Sessions) {
+	h := newSessionHosts(t, p)
+	dial := func(ctx context.Context, to ma.Multiaddr) func() error {
+		return func() error { _, err := h.client.DialSession(ctx, to, h.serverKey.ID()); return err }
+	}
+	fails(t, "dial with a ctx that has ended", context.Canceled, dial(ended(), h.at))
+	for name, want := range map[string]error{"cancelled": context.Canceled, "late": context.DeadlineExceeded} {
+		ctx, cancel := context.WithCancel(t.Context())
+		if want == context.DeadlineExceeded {
+			ctx, cancel = context.WithTimeout(t.Context(), 50*time.Millisecond)
+		} else {
+			time.AfterFunc(50*time.Millisecond, cancel)
+		}
+		fails(t, name+" dial", want, dial(ctx, p.Silent))
+		cancel()
+	}
+}
+
+func testSessionCloseWhileAccepting(t *testing.T, p Sessions) {
+	h := newSessionHosts(t, p)
+	accept := func() error { _, err := h.l.Accept(); return err }
+	var wg sync.WaitGroup
+	for range 3 {
+		wg.Go(func() { fails(t, "Accept, when the listener closes", net.ErrClosed, accept) })
+	}
+	time.Sleep(10 * time.Millisecond)
+	if err := h.l.Close(); err != nil {
+		t.Error(err)
+	}
+	wg.Wait()
+	fails(t, "Accept after Close", net.ErrClosed, accept)
+	h.l.Close() // again: whatever it returns
+}
+
+// Closing a listener frees the address at once, also while sessions to it live.
+func testSessionListenAgain(t *testing.T, p Sessions) {
+	h := newSessionHosts(t, p)
+	for i := range 3 {
+		if _, s := h.dial(t); i == 0 {
+			s.Close(ended(), 0)
+		}
+		h.l.Close()
+		l, err := h.server.ListenSession(t.Context(), h.at)
+		if err != nil {
+			t.Fatalf("listen on %v for the %d. time: %v", h.at, i+2, err)
+		}
+		h.l = l
+		defer l.Close()
+	}
+	h.dial(t)
+}
+
+func testSessionListenTwice(t *testing.T, p Sessions) {
+	h := newSessionHosts(t, p)
+	if l2, err := h.server.ListenSession(t.Context(), h.at); err == nil {
+		l2.Close()
+		t.Errorf("two listeners on %v", h.at)
+	}
+	l3, err := h.server.ListenSession(t.Context(), p.Listen)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l3.Close()
+	if l3.Addr().String() == h.l.Addr().String() {
+		t.Errorf("%v was picked twice", h.l.Addr())
+	}
+}
+
+func testSessionOutlivesListener(t *testing.T, p Sessions) {
+	x := newSessionPair(t, p)
+	x.l.Close()
+	a, b := x.open(t)
+	put(t, b, "still here")
+	want(t, a, "still here")
+}
+
+func testSessionManyDials(t *testing.T, p Sessions) {
+	const dials = 30
+	h := newSessionHosts(t, p)
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for range dials {
+			s, err := h.l.Accept()
+			if err != nil {
+				return
+			}
+			wg.Go(func() {
+				s.Serve(func(st muxer.Stream) {
+					wg.Go(func() {
+						io.Copy(st, st)
+						st.Close()
+					})
+				})
+			})
+		}
+	})
+	for range dials {
+		wg.Go(func() {
+			c, err := h.client.DialSession(soon(t), h.at, h.serverKey.ID())
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			wg.Go(func() { c.Serve(func(muxer.Stream) {}) })
+			st, err := c.Open(soon(t))
+			if err == nil {
+				err = roundTrip(st)
+			}
+			if err != nil {
+				t.Error(err)
+			}
+			c.Close(ended(), 0)
+		})
+	}
+	wg.Wait()
+}
+
+// Goroutines are counted in the process: other tests must not run at the same time.
+func testSessionGoroutines(t *testing.T, p Sessions) {
+	const sessions = 20
+	h := newSessionHosts(t, p)
+	var wg sync.WaitGroup
+	dial := func() (c, s transport.Session) {
+		c, s = h.dial(t)
+		wg.Go(func() { c.Serve(func(muxer.Stream) {}) })
+		wg.Go(func() { s.Serve(func(muxer.Stream) {}) })
+		return c, s
+	}
+	all := make([]transport.Session, 0, 2*sessions+2)
+	c, s := dial()
+	all = append(all, c, s)
+	time.Sleep(50 * time.Millisecond)
+	before := runtime.NumGoroutine()
+	for range sessions {
+		c, s := dial()
+		all = append(all, c, s)
+	}
+	allowed := sessions*p.Goroutines + sessions/4
+	eventually(t, "few goroutines a session", func() bool { return runtime.NumGoroutine()-before <= allowed })
+	t.Logf("%.1f goroutines a session, at both ends together", float64(runtime.NumGoroutine()-before)/sessions)
+	for _, x := range all {
+		x.Close(ended(), 0)
+	}
+	wg.Wait()
+	eventually(t, "the end of all goroutines", func() bool { return runtime.NumGoroutine() <= before })
+}
+
+// "It does not wait for the peer, and may send nothing before the stream's first
+// write, read or close."
+func testSessionLazyOpen(t *testing.T, p Sessions) {
+	x := newSessionPair(t, p)
+	silent, err := x.c.Open(soon(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	st, err := x.c.Open(soon(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	words := make(chan string, 2)
+	for range 2 { // the peer may hear of both at once
+		go func() {
+			b := make([]byte, 3)
+			io.ReadFull(<-x.accepted, b)
+			words <- string(b)
+		}()
+	}
+	put(t, st, "two")
+	if got := <-words; got != "two" {
+		t.Errorf("got %q", got)
+	}
+	put(t, silent, "one")
+	if got := <-words; got != "one" {
+		t.Errorf("got %q", got)
+	}
+}
+
+func testSessionHalfClose(t *testing.T, p Sessions) {
+	x := newSessionPair(t, p)
+	a, b := x.open(t)
+	put(t, a, "question")
+	if err := a.CloseWrite(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := a.Write([]byte("x")); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("Write after CloseWrite: %v", err)
+	}
+	got, err := io.ReadAll(b)
+	if string(got) != "question" || err != nil {
+		t.Fatalf("got %q, %v", got, err)
+	}
+	put(t, b, "answer")
+	if err := b.Close(); err != nil {
+		t.Fatal(err)
+	}
+	got, err = io.ReadAll(a)
+	if string(got) != "answer" || err != nil {
+		t.Fatalf("got %q, %v", got, err)
+	}
+	if err := a.Close(); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "that no stream is open", func() bool {
+		return x.c.Stats().Streams == 0 && x.s.Stats().Streams == 0
+	})
+	if rtt := x.c.Stats().RTT; rtt <= 0 && !p.NoRTT {
+		t.Errorf("round-trip time %v", rtt)
+	}
+}
+
+func testSessionCloseBeforeWrite(t *testing.T, p Sessions) {
+	x := newSessionPair(t, p)
+	for _, end := range []func(muxer.Stream) error{muxer.Stream.Close, muxer.Stream.CloseWrite} {
+		a, err := x.c.Open(soon(t))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := end(a); err != nil {
+			t.Fatal(err)
+		}
+		b := <-x.accepted
+		if n, err := b.Read(make([]byte, 1)); n != 0 || err != io.EOF {
+			t.Errorf("got %d, %v, want EOF", n, err)
+		}
+		a.Close()
+		b.Close()
+	}
+}
+
+func testSessionCloseRead(t *testing.T, p Sessions) {
+	x := newSessionPair(t, p)
+	a, b := x.open(t)
+	done := make(chan error, 1)
+	go func() { done <- read(b)() }()
+	time.Sleep(10 * time.Millisecond)
+	if err := b.CloseRead(); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-done; !errors.Is(err, net.ErrClosed) {
+		t.Errorf("blocked Read: %v", err)
+	}
+	fails(t, "Read after CloseRead", net.ErrClosed, read(b))
+	a.Write([]byte("dropped")) // or refused
+	put(t, b, "still here")
+	want(t, a, "still here")
+}
+
+// "Close closes both directions: the peer reads what was written and then EOF."
+func testSessionCloseDelivers(t *testing.T, p Sessions) {
+	x := newSessionPair(t, p)
+	for _, size := range []int{1, 10e3, 200e3} {
+		a, b := x.open(t)
+		msg := make([]byte, size)
+		new(pattern).Read(msg)
+		go func() {
+			if _, err := a.Write(msg); err != nil {
+				t.Error(err)
+			}
+			a.Close()
+			a.Reset(1) // as a deferred Reset does: what was written still arrives
+		}()
+		if got, err := io.ReadAll(b); err != nil || !bytes.Equal(got, msg) {
+			t.Errorf("got %d bytes of %d that were written before Close: %v", len(got), size, err)
+		}
+		b.Close()
+		fails(t, "Read after Close", net.ErrClosed, read(b))
+		fails(t, "Write after Close", net.ErrClosed, write(b))
+	}
+}
+
+func testSessionReset(t *testing.T, p Sessions) {
+	x := newSessionPair(t, p)
+	for _, flip := range []bool{false, true} {
+		a, b := x.open(t)
+		if flip {
+			a, b = b, a
+		}
+		errs := make(chan error, 1)
+		go func() { errs <- read(a)() }()
+		time.Sleep(10 * time.Millisecond)
+		if err := a.Reset(0x1003); err != nil {
+			t.Fatal(err)
+		}
+		wantReset(t, "own blocked Read", <-errs, 0x1003, false)
+		_, err := a.Write([]byte("x"))
+		wantReset(t, "own Write", err, 0x1003, false)
+		wantReset(t, "peer's Read", read(b)(), p.code(0x1003), true)
+		wantReset(t, "peer's Write", write(b)(), p.code(0x1003), true)
+		for _, end := range []error{a.Close(), b.Close(), a.Reset(1), b.Reset(1)} {
+			if end != nil {
+				t.Errorf("ending a stream that was reset: %v", end)
+			}
+		}
+	}
+	a, b := x.open(t) // the session goes on
+	put(t, a, "x")
+	want(t, b, "x")
+	eventually(t, "that one stream is open", func() bool { return x.c.Stats().Streams == 1 })
+}
+
+// "Ready tells that Read would not block: bytes, EOF or an error wait."
+func testSessionReady(t *testing.T, p Sessions) {
+	x := newSessionPair(t, p)
+	a, b := x.open(t)
+	if b.Ready() {
+		t.Error("ready, though nothing was sent")
+	}
+	put(t, a, "bytes")
+	eventually(t, "Ready for bytes", b.Ready)
+	want(t, b, "bytes")
+	done := make(chan error, 1)
+	go func() {
+		_, err := io.ReadFull(b, make([]byte, 4))
+		done <- err
+	}()
+	for range 10 { // it disturbs nobody
+		b.Ready()
+		time.Sleep(time.Millisecond)
+	}
+	put(t, a, "more")
+	if err := <-done; err != nil {
+		t.Errorf("Read beside Ready: %v", err)
+	}
+	a.CloseWrite()
+	eventually(t, "Ready for the end", b.Ready)
+	fails(t, "Read", io.EOF, read(b))
+	b.Reset(1)
+	eventually(t, "Ready for a reset", a.Ready)
+}
+
+func testSessionDeadlines(t *testing.T, p Sessions) {
+	x := newSessionPair(t, p)
+	a, b := x.open(t)
+	expired := func(what string, f func() error) {
+		t.Helper()
+		fails(t, what, os.ErrDeadlineExceeded, func() error {
+			err := f()
+			if e := net.Error(nil); err != nil && (!errors.As(err, &e) || !e.Timeout()) {
+				t.Errorf("%s: %v is not a timeout", what, err)
+			}
+			return err
+		})
+	}
+	a.SetReadDeadline(time.Now().Add(20 * time.Millisecond))
+	expired("Read", read(a))
+	expired("Read again", read(a))
+	a.SetReadDeadline(time.Now().Add(-time.Hour))
+	expired("Read after a deadline in the past", read(a))
+
+	// Data that waits is not returned after the deadline, nor lost.
+	put(t, b, "kept")
+	expired("Read after a deadline in the past", read(a))
+	a.SetReadDeadline(time.Time{})
+	want(t, a, "kept")
+
+	// The peer does not read. What was written before is not lost.
+	a.SetDeadline(time.Now().Add(200 * time.Millisecond))
+	sent := 0
+	expired("Write", func() error {
+		for {
+			n, err := a.Write(make([]byte, 64<<10))
+			if sent += n; err != nil {
+				return err
+			}
+		}
+	})
+	a.SetDeadline(time.Time{})
+	go func() {
+		a.Write(hello)
+		a.CloseWrite()
+	}()
+	got, err := io.Copy(io.Discard, b)
+	if want := int64(sent + len(hello)); err != nil || got != want {
+		t.Errorf("read %d bytes of %d, %v", got, want, err)
+	}
+}
+
+// blockedCalls starts 8 goroutines that read and 8 that write, and returns where
+// their errors come out once all of them are blocked, as well as one can tell: no
+// Write has returned for a while.
+func blockedCalls(st muxer.Stream) chan error {
+	errs := make(chan error, 16)
+	var writes atomic.Int64
+	for range 8 {
+		go func() { errs <- read(st)() }()
+		go func() {
+			for {
+				if _, err := st.Write(make([]byte, 64<<10)); err != nil {
+					errs <- err
+					return
+				}
+				writes.Add(1)
+			}
+		}()
+	}
+	for before := int64(-1); before != writes.Load(); {
+		before = writes.Load()
+		time.Sleep(20 * time.Millisecond)
+	}
+	return errs
+}
+
+func wantAll(t testing.TB, errs chan error, check func(error)) {
+	t.Helper()
+	late := time.After(10 * time.Second)
+	for i := range cap(errs) {
+		select {
+		case err := <-errs:
+			check(err)
+		case <-late:
+			t.Fatalf("%d of %d calls are still blocked", cap(errs)-i, cap(errs))
+		}
+	}
+}
+
+func testSessionDeadlineWakesAll(t *testing.T, p Sessions) {
+	x := newSessionPair(t, p)
+	a, b := x.open(t)
+	for _, d := range []time.Duration{-time.Hour, 0, 10 * time.Millisecond} {
+		errs := blockedCalls(a)
+		a.SetDeadline(time.Now().Add(d))
+		wantAll(t, errs, func(err error) {
+			if !errors.Is(err, os.ErrDeadlineExceeded) {
+				t.Errorf("blocked call: %v", err)
+			}
+		})
+		a.SetDeadline(time.Time{})
+	}
+	go io.Copy(io.Discard, b) // the stream still works
+	put(t, b, "y")
+	want(t, a, "y")
+}
+
+func testSessionCloseWakesAll(t *testing.T, p Sessions) {
+	x := newSessionPair(t, p)
+	a, _ := x.open(t)
+	errs := blockedCalls(a)
+	a.Close()
+	wantAll(t, errs, func(err error) {
+		if !errors.Is(err, net.ErrClosed) {
+			t.Errorf("blocked call: %v", err)
+		}
+	})
+	a, b := x.open(t)
+	errs = blockedCalls(a)
+	b.Reset(3)
+	wantAll(t, errs, func(err error) { wantReset(t, "blocked call", err, p.code(3), true) })
+}
+
+func testSessionEndWakesAll(t *testing.T, p Sessions) {
+	x := newSessionPair(t, p)
+	a, _ := x.open(t)
+	_, b := x.open(t)
+	errs, errs2 := blockedCalls(a), blockedCalls(b)
+	x.c.Close(ended(), 5)
+	wantAll(t, errs, func(err error) {
+		wantEnd(t, "blocked call", err, 5, false)
+		if !errors.Is(err, net.ErrClosed) {
+			t.Errorf("blocked call: %v, want net.ErrClosed", err)
+		}
+	})
+	wantAll(t, errs2, func(err error) { wantEnd(t, "peer's blocked call", err, p.code(5), true) })
+}
+
+func testSessionManyReaders(t *testing.T, p Sessions) {
+	x := newSessionPair(t, p)
+	a, b := x.open(t)
+	var mu sync.Mutex
+	total := 0
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() {
+			buf := make([]byte, 777)
+			for {
+				n, err := b.Read(buf)
+				mu.Lock()
+				total += n
+				mu.Unlock()
+				if err != nil {
+					if err != io.EOF {
+						t.Errorf("Read: %v", err)
+					}
+					return
+				}
+			}
+		})
+	}
+	for range 100 {
+		put(t, a, string(make([]byte, 5000)))
+	}
+	a.CloseWrite()
+	wg.Wait()
+	if total != 500000 {
+		t.Errorf("%d bytes, want 500000", total)
+	}
+}
+
+// No Write is torn.
+func testSessionManyWriters(t *testing.T, p Sessions) {
+	x := newSessionPair(t, p)
+	a, b := x.open(t)
+	const writers, each = 16, 20
+	var wg sync.WaitGroup
+	for i := range writers {
+		wg.Go(func() {
+			for j := range each {
+				size := (i*131+j*977)%20000 + 4
+				msg := bytes.Repeat([]byte{byte(i)}, size)
+				binary.BigEndian.PutUint32(msg, uint32(size)<<8|uint32(i))
+				if n, err := a.Write(msg); n != size || err != nil {
+					t.Errorf("Write: %d, %v", n, err)
+					return
+				}
+			}
+		})
+	}
+	go func() { wg.Wait(); a.CloseWrite() }()
+	for msgs := 0; ; msgs++ {
+		var head [4]byte
+		if _, err := io.ReadFull(b, head[:]); err == io.EOF && msgs == writers*each {
+			break
+		} else if err != nil {
+			t.Fatalf("after %d messages: %v", msgs, err)
+		}
+		v := binary.BigEndian.Uint32(head[:])
+		body := make([]byte, v>>8-4)
+		if _, err := io.ReadFull(b, body); err != nil {
+			t.Fatal(err)
+		}
+		if bytes.Count(body, []byte{byte(v)}) != len(body) {
+			t.Fatalf("the bytes of two Writes are mixed")
+		}
+	}
+}
+
+// A Write that is under way when its stream is closed has sent what it says, and
+// nothing after that.
+func testSessionCloseDuringWrite(t *testing.T, p Sessions) {
+	x := newSessionPair(t, p)
+	for _, end := range []func(muxer.Stream) error{muxer.Stream.Close, muxer.Stream.CloseWrite} {
+		a, b := x.open(t)
+		sent := make(chan int)
+		go func() {
+			n, err := a.Write(make([]byte, 32<<20))
+			if !errors.Is(err, net.ErrClosed) {
+				t.Errorf("Write: %v", err)
+			}
+			sent <- n
+		}()
+		time.Sleep(20 * time.Millisecond)
+		if err := end(a); err != nil {
+			t.Error(err)
+		}
+		want := <-sent
+		if n, err := io.Copy(io.Discard, b); int(n) != want || err != nil {
+			t.Errorf("read %d bytes of %d, %v", n, want, err)
+		}
+		a.Close()
+		b.Close()
+	}
+}
+
+func testSessionLarge(t *testing.T, p Sessions) {
+	const size = 4 << 20
+	x := newSessionPair(t, p)
+	c, d := x.open(t)
+	var wg sync.WaitGroup
+	for i, x := range [][2]net.Conn{{c, d}, {d, c}} {
+		wg.Go(func() {
+			if _, err := io.CopyN(x[0], &pattern{uint32(i)}, size); err != nil {
+				t.Errorf("write: %v", err)
+			}
+		})
+		wg.Go(func() {
+			want := &pattern{uint32(i)}
+			got, expect := make([]byte, 64<<10), make([]byte, 64<<10)
+			for n := 0; n < size; {
+				k, err := x[1].Read(got[:min(len(got), size-n)])
+				want.Read(expect[:k])
+				if err != nil || !bytes.Equal(got[:k], expect[:k]) {
+					t.Errorf("wrong bytes after %d: %v", n, err)
+					x[0].Close()
+					return
+				}
+				n += k
+			}
+		})
+	}
+	wg.Wait()
+}
+
+func testSessionOpenBothWays(t *testing.T, p Sessions) {
+	h := newSessionHosts(t, p)
+	c, s := h.dial(t)
+	var wg, clients sync.WaitGroup
+	for _, z := range []transport.Session{c, s} {
+		wg.Go(func() {
+			z.Serve(func(st muxer.Stream) {
+				go func() {
+					io.Copy(st, st)
+					st.Close()
+				}()
+			})
+		})
+		for range 20 {
+			clients.Go(func() {
+				st, err := z.Open(soon(t))
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				msg := bytes.Repeat(hello, 5000)
+				go func() {
+					st.Write(msg)
+					st.CloseWrite()
+				}()
+				if got, err := io.ReadAll(st); !bytes.Equal(got, msg) || err != nil {
+					t.Errorf("echo: %d bytes of %d, %v", len(got), len(msg), err)
+				}
+				st.Close()
+			})
+		}
+	}
+	clients.Wait()
+	c.Close(ended(), 0)
+	s.Close(ended(), 0)
+	wg.Wait()
+}
+
+// However streams end, their place is free again.
+func testSessionManyStreams(t *testing.T, p Sessions) {
+	x := newSessionPair(t, p)
+	done := make(chan struct{})
+	defer close(done)
+	go func() {
+		for {
+			select {
+			case st := <-x.accepted:
+				st.Reset(1)
+			case <-done:
+				return
+			}
+		}
+	}()
+	for i := range 1000 {
+		st, err := x.c.Open(soon(t))
+		if err != nil {
+			t.Fatalf("Open %d: %v", i, err)
+		}
+		switch i % 4 {
+		case 0:
+			st.Write([]byte("x"))
+			st.Read(make([]byte, 1)) // until it is reset
+			st.Close()
+		case 1:
+			st.Reset(1) // before the peer knows of it
+		case 2:
+			st.Write([]byte("x"))
+			st.Reset(1)
+		case 3:
+			st.Close()
+		}
+	}
+	eventually(t, "that no stream is open", func() bool {
+		return x.c.Stats().Streams == 0 && x.s.Stats().Streams == 0
+	})
+}
+
+// Open waits while the peer takes no more streams, until its context ends or a
+// stream does.
+func testSessionOpenWaits(t *testing.T, p Sessions) {
+	if p.Streams == 0 {
+		return
+	}
+	x := newSessionPair(t, p)
+	var first muxer.Stream
+	for i := range p.Streams {
+		st, err := x.c.Open(soon(t))
+		if err != nil {
+			t.Fatalf("Open %d: %v", i, err)
+		}
+		put(t, st, "x")
+		if first == nil {
+			first = st
+		}
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	if _, err := x.c.Open(ctx); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("Open of a stream too many: %v", err)
+	}
+	opened := make(chan error)
+	go func() {
+		_, err := x.c.Open(soon(t))
+		opened <- err
+	}()
+	first.Reset(0)
+	(<-x.accepted).Reset(0)
+	if err := <-opened; err != nil {
+		t.Errorf("Open after another stream has ended: %v", err)
+	}
+	go func() {
+		_, err := x.c.Open(context.Background())
+		opened <- err
+	}()
+	time.Sleep(10 * time.Millisecond)
+	x.c.Close(ended(), 9)
+	wantEnd(t, "Open", <-opened, 9, false)
+}
+
+// "What has been written is delivered before", 20 times of 20.
+func testSessionGracefulClose(t *testing.T, p Sessions) {
+	h := newSessionHosts(t, p)
+	for _, size := range []int{100, 10e3, 200e3} {
+		for range 20 {
+			c, s := h.dial(t)
+			var wg sync.WaitGroup
+			got := make(chan int, 1)
+			wg.Go(func() { c.Serve(func(muxer.Stream) {}) })
+			wg.Go(func() {
+				s.Serve(func(st muxer.Stream) {
+					wg.Go(func() {
+						b, err := io.ReadAll(st)
+						if err != nil {
+							t.Errorf("after %d bytes of %d: %v", len(b), size, err)
+						}
+						got <- len(b)
+						st.Close()
+					})
+				})
+			})
+			st, err := c.Open(soon(t))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := st.Write(make([]byte, size)); err != nil {
+				t.Fatal(err)
+			}
+			if err := st.CloseWrite(); err != nil {
+				t.Fatal(err)
+			}
+			if err := c.Close(soon(t), 0); err != nil {
+				t.Fatal("Close:", err)
+			}
+			if n := <-got; n != size {
+				t.Fatalf("%d bytes of %d arrived", n, size)
+			}
+			wg.Wait()
+		}
+	}
+}
+
+func testSessionCloseCode(t *testing.T, p Sessions) {
+	x := newSessionPair(t, p)
+	a, b := x.open(t)
+	put(t, a, "begun")
+	want(t, b, "begun")
+	done := make(chan error, 1)
+	go func() { done <- read(b)() }()
+	if err := x.c.Close(soon(t), 0x1006); err != nil {
+		t.Fatal("Close:", err)
+	}
+	wantEnd(t, "Read, when we close", read(a)(), 0x1006, false)
+	if _, err := x.c.Open(soon(t)); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("Open after Close: %v", err)
+	}
+	if err := x.c.Close(context.Background(), 1); err != nil {
+		t.Errorf("a second Close: %v", err)
+	}
+	wantEnd(t, "Read, when the peer closes", <-done, p.code(0x1006), true)
+	x.served.Wait()
+	wantEnd(t, "our Serve", x.why[0], 0x1006, false)
+	wantEnd(t, "the peer's Serve", x.why[1], p.code(0x1006), true)
+}
+
+// A context that has ended closes at once, whatever is stuck.
+func testSessionCloseAtOnce(t *testing.T, p Sessions) {
+	x := newSessionPair(t, p)
+	a, _ := x.open(t)
+	errs := blockedCalls(a)
+	begin := time.Now()
+	x.c.Close(ended(), 0)
+	if d := time.Since(begin); d > 2*time.Second {
+		t.Errorf("took %v", d)
+	}
+	wantAll(t, errs, func(err error) { wantEnd(t, "blocked call", err, 0, false) })
+	wantEnd(t, "Serve after the end", x.c.Serve(func(muxer.Stream) {}), 0, false)
+}
+
+func testSessionDatagrams(t *testing.T, p Sessions) {
+	x := newSessionPair(t, p)
+	c, ok := x.c.(transport.Datagrams)
+	if !ok {
+		return
+	}
+	s := x.s.(transport.Datagrams)
+	size := c.MaxDatagram()
+	if size < 1000 {
+		t.Fatalf("datagrams have at most %d bytes", size)
+	}
+	msg := make([]byte, size)
+	new(pattern).Read(msg)
+	for range 3 { // none is lost on an idle network
+		if err := c.SendDatagram(msg); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := s.ReceiveDatagram(soon(t)); err != nil || !bytes.Equal(got, msg) {
+			t.Errorf("got %d bytes of %d, %v", len(got), len(msg), err)
+		}
+	}
+	if err := c.SendDatagram(make([]byte, 1<<16)); !errors.Is(err, transport.ErrDatagramTooLong) {
+		t.Errorf("datagram of 64 KiB: %v", err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
+	defer cancel()
+	if _, err := s.ReceiveDatagram(ctx); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("ReceiveDatagram until its ctx ends: %v", err)
+	}
+	x.c.Close(ended(), 7)
+	_, err := s.ReceiveDatagram(soon(t))
+	wantEnd(t, "ReceiveDatagram", err, p.code(7), true)
+	wantEnd(t, "SendDatagram", c.SendDatagram(msg), 7, false)
+}

@@ -1,0 +1,522 @@
+package webrtc
+
+import (
+	"bytes"
+	"context"
+	"crypto/aes"
+	"crypto/cipher"
+	"crypto/sha256"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/binary"
+	"encoding/gob"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/pion/dtls/v3"
+	"github.com/pion/dtls/v3/pkg/crypto/prf"
+	"github.com/pion/logging"
+)
+
+// Content types of records.
+const (
+	recordChangeCipherSpec = 20
+	recordAlert            = 21
+	recordHandshake        = 22
+	recordData             = 23
+)
+
+const (
+	recordHeader = 13                             // type, version, epoch, sequence number, length
+	explicitIV   = 8                              // the part of a nonce that records carry
+	overhead     = recordHeader + explicitIV + 16 // of a record that holds data
+	maxDatagram  = 2048                           // bytes of a packet that we take
+	maxEarly     = 32                             // packets of data that come before the handshake has ended here
+	firstSeq     = 1 << 10                        // of our records: pion has used some of the lower ones
+	resendPause  = 100 * time.Millisecond         // between answers to a peer that repeats the end of its handshake
+)
+
+// errAlert means that the peer ended the DTLS connection.
+var errAlert = errors.New("webrtc: the peer has ended the DTLS connection")
+
+// secured is a DTLS connection after its handshake, which pion/dtls makes. Its
+// records are ours: pion takes several goroutines and twenty allocations for each.
+//
+// One goroutine reads, and one at a time writes.
+type secured struct {
+	path  net.Conn // whose Reads and Writes are packets
+	peer  []byte   // the peer's certificate
+	out   direction
+	in    direction
+	seq   uint64
+	seen  window
+	early [][]byte // datagrams that came too soon, to be read first
+
+	answer [][]byte // our last flight, to be sent again if the peer has not got it
+	sentAt time.Time
+}
+
+// direction is what encrypts or decrypts.
+type direction struct {
+	aead cipher.AEAD
+	iv   [4]byte
+}
+
+// logs drops what pion has to say. All that matters comes back as an error.
+type logs struct{}
+
+func (logs) NewLogger(string) logging.LeveledLogger {
+	return logging.NewDefaultLeveledLoggerForScope("", logging.LogLevelDisabled, io.Discard)
+}
+
+// secure runs the handshake over path, whose reads the returned connection takes over.
+// check looks at the peer's certificate. It ends when ctx does. On failure path is
+// closed.
+func secure(ctx context.Context, path net.Conn, client bool, own *tls.Certificate, check func(der []byte) error) (*secured, error) {
+	c := &secured{path: path, seq: firstSeq}
+	hc := newHandshakeConn(path, client)
+	pumped := make(chan struct{})
+	go func() { // ends when the handshake has, or the path
+		defer close(pumped)
+		c.pump(hc)
+	}()
+	var failed error // of check
+	both := []dtls.Option{
+		dtls.WithCertificates(*own),
+		// "All implementations MUST support […] TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256".
+		// https://www.rfc-editor.org/rfc/rfc8827#section-6.5
+		dtls.WithCipherSuites(dtls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256, dtls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256),
+		// There is no media, but pion/webrtc ends a connection that has agreed on none, and
+		// webrtc-rs one that has agreed on a key of 256 bits.
+		dtls.WithSRTPProtectionProfiles(
+			dtls.SRTP_AES128_CM_HMAC_SHA1_80, dtls.SRTP_AEAD_AES_128_GCM, dtls.SRTP_AEAD_AES_256_GCM,
+		),
+		dtls.WithExtendedMasterSecret(dtls.RequestExtendedMasterSecret),
+		dtls.WithInsecureSkipVerify(true), // check does
+		dtls.WithFlightInterval(flightInterval),
+		dtls.WithLoggerFactory(logs{}),
+		dtls.WithVerifyPeerCertificate(func(certs [][]byte, _ [][]*x509.Certificate) error {
+			if len(certs) == 0 {
+				failed = errors.New("webrtc: the peer has no certificate")
+			} else if c.peer = certs[0]; check != nil {
+				failed = check(certs[0])
+			}
+			return failed
+		}),
+	}
+	handshake := func() error {
+		var d *dtls.Conn
+		var err error
+		if client {
+			var opts []dtls.ClientOption
+			for _, o := range both {
+				opts = append(opts, o)
+			}
+			d, err = dtls.ClientWithOptions(hc, path.RemoteAddr(), opts...)
+		} else {
+			opts := []dtls.ServerOption{
+				dtls.WithClientAuth(dtls.RequireAnyClientCert),
+				dtls.WithInsecureSkipVerifyHello(true), // STUN came before, and what we send is bounded by what has come
+			}
+			for _, o := range both {
+				opts = append(opts, o)
+			}
+			d, err = dtls.ServerWithOptions(hc, path.RemoteAddr(), opts...)
+		}
+		if err != nil {
+			return err
+		}
+		defer func() {
+			hc.mute()
+			d.Close()
+		}()
+		if err := d.HandshakeContext(ctx); err != nil {
+			return err
+		}
+		return c.takeOver(d)
+	}
+	err := handshake()
+	if !client {
+		c.answer = hc.flight() // "[the server] MUST retransmit its final flight"
+	}
+	hc.Close()
+	if err == nil {
+		path.SetReadDeadline(past) // the pump's
+		<-pumped
+		path.SetReadDeadline(time.Time{})
+		c.early = hc.early
+		return c, nil
+	}
+	path.Close()
+	<-pumped
+	switch {
+	case failed != nil:
+		return nil, failed
+	case ctx.Err() != nil:
+		return nil, context.Cause(ctx)
+	case hc.err != nil && !errors.Is(hc.err, os.ErrDeadlineExceeded):
+		return nil, hc.err
+	}
+	return nil, fmt.Errorf("webrtc: DTLS: %v", err)
+}
+
+// flightInterval is how long pion waits for an answer before it repeats itself.
+const flightInterval = 500 * time.Millisecond
+
+// past is a deadline that has passed, in a synctest bubble too.
+var past = time.Unix(1, 0)
+
+// takeOver gets the keys of a handshake that has succeeded.
+//
+// https://www.rfc-editor.org/rfc/rfc5246#section-6.3
+func (c *secured) takeOver(d *dtls.Conn) error {
+	state, ok := d.ConnectionState()
+	if !ok {
+		return errors.New("webrtc: DTLS without a state")
+	}
+	b, err := state.MarshalBinary()
+	if err != nil {
+		return err
+	}
+	var s struct { // of what pion serializes, what we need
+		LocalRandom, RemoteRandom [32]byte
+		MasterSecret              []byte
+		IsClient                  bool
+	}
+	if err := gob.NewDecoder(bytes.NewReader(b)).Decode(&s); err != nil {
+		return err
+	}
+	client, server := s.LocalRandom, s.RemoteRandom
+	if !s.IsClient {
+		client, server = server, client
+	}
+	keys, err := prf.GenerateEncryptionKeys(s.MasterSecret, client[:], server[:], 0, 16, 4, sha256.New)
+	if err != nil {
+		return err
+	}
+	ours, theirs := &c.out, &c.in
+	if !s.IsClient {
+		ours, theirs = theirs, ours
+	}
+	if err := ours.init(keys.ClientWriteKey, keys.ClientWriteIV); err != nil {
+		return err
+	}
+	return theirs.init(keys.ServerWriteKey, keys.ServerWriteIV)
+}
+
+func (d *direction) init(key, iv []byte) error {
+	block, err := aes.NewCipher(key)
+	if err != nil {
+		return err
+	}
+	copy(d.iv[:], iv)
+	d.aead, err = cipher.NewGCM(block)
+	return err
+}
+
+// record is one of a datagram, as it lies there.
+//
+//	| type | version | epoch | sequence number | length | fragment …
+//
+// https://www.rfc-editor.org/rfc/rfc6347#section-4.1
+type record struct {
+	typ      byte
+	epoch    uint16
+	seq      uint64 // with the epoch in front
+	raw      []byte
+	fragment []byte
+}
+
+// nextRecord takes a record off a datagram. ok is false if there is none.
+func nextRecord(b []byte) (r record, rest []byte, ok bool) {
+	if len(b) < recordHeader {
+		return r, nil, false
+	}
+	n := recordHeader + int(binary.BigEndian.Uint16(b[11:]))
+	if n > len(b) {
+		return r, nil, false
+	}
+	seq := binary.BigEndian.Uint64(b[3:])
+	return record{b[0], uint16(seq >> 48), seq, b[:n], b[recordHeader:n]}, b[n:], true
+}
+
+// seal appends a record to b.
+func (c *secured) seal(b []byte, typ byte, data []byte) []byte {
+	seq := 1<<48 | c.seq // of epoch 1
+	c.seq++
+	b = append(b, typ, 0xfe, 0xfd)
+	b = binary.BigEndian.AppendUint64(b, seq)
+	b = binary.BigEndian.AppendUint16(b, uint16(explicitIV+len(data)+16))
+	b = binary.BigEndian.AppendUint64(b, seq)
+	return c.out.aead.Seal(b, c.out.nonce(seq), data, additional(seq, typ, len(data)))
+}
+
+// open decrypts a record in place.
+func (c *secured) open(r *record) ([]byte, bool) {
+	n := len(r.fragment) - explicitIV - 16
+	if n < 0 || r.epoch != 1 || c.seen.has(r.seq) {
+		return nil, false
+	}
+	body := r.fragment[explicitIV:]
+	nonce := c.in.nonce(binary.BigEndian.Uint64(r.fragment))
+	data, err := c.in.aead.Open(body[:0], nonce, body, additional(r.seq, r.typ, n))
+	if err != nil {
+		return nil, false
+	}
+	c.seen.add(r.seq)
+	return data, true
+}
+
+// nonce is the one of a record: a part from the keys, a part that it carries.
+//
+// https://www.rfc-editor.org/rfc/rfc5288#section-3
+func (d *direction) nonce(explicit uint64) []byte {
+	return binary.BigEndian.AppendUint64(append(make([]byte, 0, 12), d.iv[:]...), explicit)
+}
+
+// additional is what is authenticated beside the data.
+func additional(seq uint64, typ byte, n int) []byte {
+	b := binary.BigEndian.AppendUint64(make([]byte, 0, 13), seq)
+	return append(b, typ, 0xfe, 0xfd, byte(n>>8), byte(n))
+}
+
+// window is which of the latest records have come.
+//
+// https://www.rfc-editor.org/rfc/rfc6347#section-4.1.2.6
+type window struct {
+	highest uint64
+	mask    uint64
+}
+
+func (w *window) has(seq uint64) bool {
+	if seq > w.highest {
+		return false
+	}
+	d := w.highest - seq
+	return d >= 64 || w.mask&(1<<d) != 0
+}
+
+func (w *window) add(seq uint64) {
+	if seq > w.highest {
+		w.mask = w.mask<<min(seq-w.highest, 64) | 1
+		w.highest = seq
+		return
+	}
+	w.mask |= 1 << (w.highest - seq)
+}
+
+// receive waits for a datagram and calls data for each packet in it. It returns why
+// there will be no more.
+func (c *secured) receive(buf []byte, data func([]byte)) error {
+	var b []byte
+	if len(c.early) > 0 {
+		b, c.early = c.early[0], c.early[1:]
+	} else {
+		n, err := c.path.Read(buf)
+		if err != nil {
+			return err
+		}
+		b = buf[:n]
+	}
+	for {
+		r, rest, ok := nextRecord(b)
+		if !ok {
+			return nil
+		}
+		b = rest
+		if r.typ == recordHandshake || r.typ == recordChangeCipherSpec {
+			c.repeat()
+			continue
+		}
+		d, ok := c.open(&r)
+		if !ok {
+			continue
+		}
+		switch {
+		case r.typ == recordData:
+			data(d)
+		case r.typ == recordAlert && len(d) == 2 && (d[0] == 2 || d[1] == 0): // fatal, or close_notify
+			return errAlert
+		}
+	}
+}
+
+// repeat sends our last flight again: the peer has not got it.
+//
+// "the FINISHED state […] Read retransmit → Retransmit last flight".
+// https://www.rfc-editor.org/rfc/rfc6347#section-4.2.4
+func (c *secured) repeat() {
+	now := time.Now()
+	if now.Sub(c.sentAt) < resendPause {
+		return
+	}
+	c.sentAt = now
+	for _, b := range c.answer {
+		c.path.Write(b)
+	}
+}
+
+// pump passes what comes to pion, until the handshake has ended.
+func (c *secured) pump(hc *handshakeConn) {
+	buf := make([]byte, maxDatagram)
+	for {
+		n, err := c.path.Read(buf)
+		if err != nil {
+			hc.fail(err)
+			return
+		}
+		early := false
+		for b := buf[:n]; ; {
+			r, rest, ok := nextRecord(b)
+			if !ok {
+				break
+			}
+			early = early || r.typ == recordData
+			b = rest
+		}
+		if !early {
+			hc.put(append([]byte(nil), buf[:n]...))
+			continue
+		}
+		// Data waits for the keys. What is beside it in the datagram does not.
+		keep := append([]byte(nil), buf[:n]...)
+		for b := keep; ; {
+			r, rest, ok := nextRecord(b)
+			if !ok {
+				break
+			}
+			if r.typ != recordData {
+				hc.put(r.raw)
+			}
+			b = rest
+		}
+		hc.stash(keep)
+	}
+}
+
+// handshakeConn is what pion reads and writes.
+type handshakeConn struct {
+	path   net.Conn
+	client bool
+	queue  chan []byte
+	closed chan struct{}
+
+	mu       sync.Mutex
+	done     bool
+	muted    bool
+	err      error // why nothing comes any more
+	deadline time.Time
+	changed  chan struct{}
+	early    [][]byte
+	sent     [][]byte // since the last packet came
+	fresh    bool     // a packet has come since
+}
+
+func newHandshakeConn(path net.Conn, client bool) *handshakeConn {
+	return &handshakeConn{path: path, client: client, queue: make(chan []byte, 64), closed: make(chan struct{}), changed: make(chan struct{})}
+}
+
+func (h *handshakeConn) put(b []byte) {
+	select {
+	case h.queue <- b:
+	default:
+	}
+}
+
+func (h *handshakeConn) stash(b []byte) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if len(h.early) < maxEarly {
+		h.early = append(h.early, b)
+	}
+}
+
+func (h *handshakeConn) fail(err error) {
+	h.mu.Lock()
+	if h.err == nil {
+		h.err = err
+	}
+	h.mu.Unlock()
+	h.Close()
+}
+
+// mute drops what pion writes from now on.
+func (h *handshakeConn) mute() {
+	h.mu.Lock()
+	h.muted = true
+	h.mu.Unlock()
+}
+
+// flight is what pion wrote last.
+func (h *handshakeConn) flight() [][]byte {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.sent
+}
+
+func (h *handshakeConn) ReadFrom(p []byte) (int, net.Addr, error) {
+	for {
+		h.mu.Lock()
+		t, changed := h.deadline, h.changed
+		h.mu.Unlock()
+		if !t.IsZero() && !time.Now().Before(t) {
+			return 0, nil, os.ErrDeadlineExceeded
+		}
+		select {
+		case b := <-h.queue:
+			h.mu.Lock()
+			h.fresh = true
+			h.mu.Unlock()
+			return copy(p, b), h.path.RemoteAddr(), nil
+		case <-h.closed:
+			return 0, nil, net.ErrClosed
+		case <-changed: // pion sets deadlines that have passed, or none
+		}
+	}
+}
+
+func (h *handshakeConn) WriteTo(b []byte, _ net.Addr) (int, error) {
+	h.mu.Lock()
+	if h.muted {
+		h.mu.Unlock()
+		return len(b), nil
+	}
+	if h.fresh {
+		h.fresh, h.sent = false, nil
+	}
+	if len(h.sent) < 8 {
+		h.sent = append(h.sent, append([]byte(nil), b...))
+	}
+	h.mu.Unlock()
+	return h.path.Write(b)
+}
+
+func (h *handshakeConn) Close() error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if !h.done {
+		h.done = true
+		close(h.closed)
+	}
+	return nil
+}
+
+func (h *handshakeConn) LocalAddr() net.Addr { return h.path.LocalAddr() }
+
+func (h *handshakeConn) SetDeadline(t time.Time) error { return h.SetReadDeadline(t) }
+
+func (h *handshakeConn) SetReadDeadline(t time.Time) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.deadline = t
+	close(h.changed)
+	h.changed = make(chan struct{})
+	return nil
+}
+
+func (h *handshakeConn) SetWriteDeadline(time.Time) error { return nil }

@@ -1,0 +1,141 @@
+package webrtc
+
+import (
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"strings"
+
+	"github.com/pion/stun/v3"
+)
+
+// Prefixes of the server's ufrag, by version of WebRTC-direct.
+//
+// https://github.com/libp2p/specs/blob/master/webrtc/webrtc-direct.md
+const (
+	prefixV1 = "libp2p+webrtc+v1/"
+	prefixV2 = "libp2p+webrtc+v2/"
+)
+
+// ErrVersion means that a STUN request is of no version of WebRTC-direct that we know.
+var ErrVersion = errors.New("webrtc: unknown version of WebRTC-direct")
+
+// credentials are what one end of WebRTC-direct uses for ICE. There is no signalling,
+// so that the server has to infer all from the client's first STUN request.
+type credentials struct {
+	clientUfrag, clientPwd string
+	server                 string // ufrag and password
+}
+
+// newCredentials makes those of a client.
+func newCredentials(version int) credentials {
+	if version == 2 {
+		// "A's ICE password […] is encoded in B's ufrag"
+		pwd := rand.Text() + rand.Text()
+		return credentials{clientUfrag: rand.Text()[:8], clientPwd: pwd, server: prefixV2 + pwd}
+	}
+	// "A […] sets the ufrag and password […] both to the same value"
+	u := prefixV1 + rand.Text() + rand.Text()[:6]
+	return credentials{u, u, u}
+}
+
+// parseUsername infers a server's password from the USERNAME of a request, which is
+// "<server ufrag>:<client ufrag>".
+func parseUsername(name string) (credentials, error) {
+	server, client, ok := strings.Cut(name, ":")
+	if !ok || !iceChars(server, 4, 256) || !iceChars(client, 4, 256) {
+		return credentials{}, fmt.Errorf("%w: ufrag", ErrMalformed)
+	}
+	c := credentials{clientUfrag: client, server: server}
+	switch {
+	case strings.HasPrefix(server, prefixV1):
+		if server != client {
+			return c, fmt.Errorf("%w: two ufrags in version 1", ErrMalformed)
+		}
+		c.clientPwd = client
+	case strings.HasPrefix(server, prefixV2):
+		if c.clientPwd = server[len(prefixV2):]; !iceChars(c.clientPwd, 22, 256) {
+			return c, fmt.Errorf("%w: password", ErrMalformed)
+		}
+	default:
+		return c, ErrVersion
+	}
+	return c, nil
+}
+
+// iceChars: "ice-char = ALPHA / DIGIT / '+' / '/'".
+// https://www.rfc-editor.org/rfc/rfc8839#section-5.4
+func iceChars(s string, shortest, longest int) bool {
+	for _, r := range s {
+		if !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '+' || r == '/') {
+			return false
+		}
+	}
+	return len(s) >= shortest && len(s) <= longest
+}
+
+// parseSTUN reads a message. The result does not refer to b.
+func parseSTUN(b []byte) (*stun.Message, error) {
+	m := &stun.Message{Raw: append([]byte(nil), b...)}
+	if err := m.Decode(); err != nil {
+		return nil, fmt.Errorf("%w: STUN: %v", ErrMalformed, err)
+	}
+	return m, nil
+}
+
+// answerRequest returns the answer to a client's request, which needs nothing to be
+// remembered: the request says all. It is never longer than twice the request.
+func answerRequest(b []byte, from netip.AddrPort) ([]byte, error) {
+	m, err := parseSTUN(b)
+	if err != nil {
+		return nil, err
+	}
+	if m.Type != stun.BindingRequest {
+		return nil, fmt.Errorf("%w: not a request", ErrMalformed)
+	}
+	name, err := m.Get(stun.AttrUsername)
+	if err != nil {
+		return nil, fmt.Errorf("%w: no USERNAME", ErrMalformed)
+	}
+	c, err := parseUsername(string(name))
+	if err != nil {
+		return nil, err
+	}
+	return answer(m, c.server, from)
+}
+
+// answer checks a request, which is made with the password of who gets it, and answers.
+func answer(m *stun.Message, pwd string, from netip.AddrPort) ([]byte, error) {
+	key := stun.NewShortTermIntegrity(pwd)
+	if err := key.Check(m); err != nil {
+		return nil, fmt.Errorf("%w: MESSAGE-INTEGRITY", ErrMalformed)
+	}
+	r, err := stun.Build(
+		stun.NewTransactionIDSetter(m.TransactionID), stun.BindingSuccess,
+		&stun.XORMappedAddress{IP: net.IP(from.Addr().Unmap().AsSlice()), Port: int(from.Port())},
+		key, stun.Fingerprint,
+	)
+	if err != nil {
+		return nil, err
+	}
+	return r.Raw, nil
+}
+
+// request makes the request of a client, which is the one that controls and
+// nominates what there is.
+//
+// https://www.rfc-editor.org/rfc/rfc8445#section-7.2.2
+func (c *credentials) request() (*stun.Message, error) {
+	var tie [8]byte
+	rand.Read(tie[:])
+	return stun.Build(
+		stun.TransactionID, stun.BindingRequest,
+		stun.NewUsername(c.server+":"+c.clientUfrag),
+		stun.RawAttribute{Type: stun.AttrPriority, Value: []byte{110, 255, 255, 255}},
+		stun.RawAttribute{Type: stun.AttrICEControlling, Value: tie[:]},
+		stun.RawAttribute{Type: stun.AttrUseCandidate},
+		stun.NewShortTermIntegrity(c.server), stun.Fingerprint,
+	)
+}
