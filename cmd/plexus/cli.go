@@ -23,6 +23,10 @@ type cli struct {
 	Perf    perfCmd    `cmd:"" help:"Measure how fast bytes go to a node and back."`
 	Explain explainCmd `cmd:"" help:"Connect to a node, and draw how that went."`
 	Cat     catCmd     `cmd:"" help:"Connect standard input and output to a stream."`
+	Pub     pubCmd     `cmd:"" help:"Publish messages to a topic."`
+	Sub     subCmd     `cmd:"" help:"Print the messages of a topic."`
+	Chat    chatCmd    `cmd:"" help:"Chat with everybody in a topic."`
+	Topic   topicCmd   `cmd:"" help:"Show a topic as it lives: mesh, scores, rates."`
 	Key     keyCmd     `cmd:"" help:"Make and show identities."`
 	Version versionCmd `cmd:"" help:"Say which plexus this is."`
 }
@@ -30,6 +34,7 @@ type cli struct {
 // flags are common to all verbs.
 type flags struct {
 	Key      string        `group:"common" placeholder:"FILE" type:"path" help:"Be the identity in this file. Default: a fresh one."`
+	SwarmKey string        `group:"common" placeholder:"FILE" type:"path" help:"Be in the private network whose key is in this file."`
 	Timeout  time.Duration `group:"common" default:"15s" placeholder:"15s" help:"Give up connecting, or waiting for an answer, after this long. 0: never."`
 	Security []string      `group:"common" placeholder:"LIST" enum:"noise,tls,plaintext" help:"Secure channels in order of preference, of noise, tls and plaintext. Default: noise,tls."`
 	Muxer    []string      `group:"common" placeholder:"LIST" enum:"yamux,mplex" help:"Stream muxers in order of preference, of yamux and mplex. Default: yamux."`

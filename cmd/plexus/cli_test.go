@@ -4,16 +4,25 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"crypto/x509"
 	"encoding/json"
+	"encoding/pem"
 	"errors"
 	"io"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 
+	ma "github.com/multiformats/go-multiaddr"
+
 	"github.com/plexus-p2p/plexus"
 	"github.com/plexus-p2p/plexus/node"
+	"github.com/plexus-p2p/plexus/node/full"
+	"github.com/plexus-p2p/plexus/peer"
 	"github.com/plexus-p2p/plexus/perf"
 	"github.com/plexus-p2p/plexus/ping"
 	"github.com/plexus-p2p/plexus/transport"
@@ -312,6 +321,119 @@ func TestUp(t *testing.T) {
 	}
 }
 
+// up runs the verb until the test ends, and returns the lines that it begins with.
+func up(t *testing.T, lines int, args ...string) []string {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	out, w := io.Pipe()
+	status := make(chan int, 1)
+	go func() {
+		status <- run(ctx, append([]string{"up"}, args...), nil, w, io.Discard)
+		w.Close()
+	}()
+	t.Cleanup(func() {
+		cancel()
+		io.Copy(io.Discard, out)
+		if got := <-status; got != 0 {
+			t.Errorf("up %v: status %d", args, got)
+		}
+	})
+	var got []string
+	for in := bufio.NewScanner(out); len(got) < lines && in.Scan(); {
+		got = append(got, in.Text())
+	}
+	return got
+}
+
+// By default, the addresses have one port in common. That each works: full.TestTransports.
+func TestUpEverywhere(t *testing.T) {
+	seen := make(map[string]bool)
+	for _, addr := range up(t, 4)[1:] {
+		command(t, "ping", "-n1", addr).ok(t)
+		seen[regexp.MustCompile(`/ip[46]/[^/]+|/p2p/.*`).ReplaceAllString(addr, "")] = true
+	}
+	var port string
+	for what := range seen {
+		p := regexp.MustCompile(`[0-9]+`).FindString(what)
+		if port != "" && p != port {
+			t.Errorf("several ports: %v", seen)
+		}
+		port = p
+	}
+}
+
+func TestPrivateNetwork(t *testing.T) {
+	file, other := filepath.Join(t.TempDir(), "swarm.key"), filepath.Join(t.TempDir(), "other.key")
+	made := command(t, "key", "swarm", file, "--json").ok(t).events(t)["swarm key"]
+	if len(made) != 1 || len(made[0]["fingerprint"].(string)) != 32 {
+		t.Errorf("events: %v", made)
+	}
+	command(t, "key", "swarm", other).ok(t)
+	addr := up(t, 2, "--swarm-key", file, "-l", "/ip4/127.0.0.1/tcp/0")[1]
+	command(t, "ping", "-n1", "--swarm-key", file, addr).ok(t)
+	for _, args := range [][]string{{"ping", addr}, {"ping", "--swarm-key", other, addr}} {
+		if r := command(t, args...); r.status != 1 || strings.Count(r.err, "\n") != 1 {
+			t.Errorf("%v: status %d, %q", args, r.status, r.err)
+		}
+	}
+	if r := command(t, "up", "--swarm-key", filepath.Join(t.TempDir(), "none")); r.status == 0 || !strings.Contains(r.err, "none") {
+		t.Errorf("a missing key: status %d, %q", r.status, r.err)
+	}
+}
+
+// With a certificate there are addresses for WebSocket over TLS.
+func TestUpCert(t *testing.T) {
+	web := httptest.NewTLSServer(nil)
+	defer web.Close()
+	key, err := x509.MarshalPKCS8PrivateKey(web.TLS.Certificates[0].PrivateKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(t.TempDir(), "cert.pem")
+	both := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: web.Certificate().Raw})
+	both = append(both, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: key})...)
+	if err := os.WriteFile(file, both, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if addr := up(t, 2, "--cert", file, "-l", "/ip4/127.0.0.1/tcp/0/tls/ws")[1]; !strings.Contains(addr, "/tls/ws/p2p/") {
+		t.Errorf("listens on %s", addr)
+	}
+	if r := command(t, "up", "--cert-key", file); r.status != 2 || !strings.Contains(r.err, "--cert") {
+		t.Errorf("status %d, %q", r.status, r.err)
+	}
+	if r := command(t, "up", "--autotls", t.TempDir()); r.status != 2 || !strings.Contains(r.err, "--key") {
+		t.Errorf("status %d, %q", r.status, r.err)
+	}
+	// Nobody has given it a certificate, so it does not tell of /tls/ws.
+	args := []string{"--autotls", t.TempDir(), "--key", filepath.Join(t.TempDir(), "key"), "-l", "/ip4/127.0.0.1/tcp/0/tls/ws", "-l", "/ip4/127.0.0.1/tcp/0"}
+	if addr := up(t, 2, args...)[1]; strings.Contains(addr, "/ws") {
+		t.Errorf("tells of %s", addr)
+	}
+	if r := command(t, "up", "-l", "/ip4/127.0.0.1/tcp/0/tls/ws"); r.status != 1 || !strings.Contains(r.err, "certificate") {
+		t.Errorf("status %d, %q", r.status, r.err)
+	}
+}
+
+// The module for browsers has the addresses that they can dial. That it works is
+// for the interop tests to show.
+func TestPrintJS(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	var out bytes.Buffer
+	h, addr := remote(t, node.Config{Transports: full.Transports})
+	cancel()
+	status := run(ctx, []string{"up", "--print-js", "-l", "/ip4/127.0.0.1/tcp/0/ws", "-l", "/ip4/127.0.0.1/tcp/0"}, nil, &out, io.Discard)
+	text := out.String()
+	if n := strings.Count(text, `  "/ip4/127.0.0.1/tcp/`); status != 0 || n != 1 || !regexp.MustCompile(`/tcp/[0-9]+/ws/p2p/`).MatchString(text) || strings.Contains(text, "webtransport") {
+		t.Errorf("status %d:\n%s", status, text)
+	}
+	for _, a := range []string{"/ip4/1.2.3.4/udp/5/quic-v1/webtransport", "/ip4/1.2.3.4/udp/5/webrtc-direct"} {
+		js, err := newScript(peer.AddrInfo{ID: h.ID(), Addrs: []ma.Multiaddr{ma.StringCast(a), ma.StringCast(addr)}})
+		if err != nil || !strings.Contains(js.Module, strconv.Quote(a+"/p2p/"+h.ID().String())) || strings.Contains(js.Module, `"`+addr) {
+			t.Errorf("%v\n%s", err, js.Module)
+		}
+	}
+}
+
 // With -v, up prints who comes and goes.
 func TestUpVerbose(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
@@ -354,7 +476,7 @@ func TestVersion(t *testing.T) {
 // Each verb has a help text with examples that it takes.
 func TestHelp(t *testing.T) {
 	command(t, "--help").ok(t).has(t, "Commands:", "demo", "explain", "Common flags:", "--json", "ADDR is a multiaddr")
-	for _, verb := range []string{"demo", "up", "ping", "id", "perf", "explain", "cat", "key new", "key show"} {
+	for _, verb := range []string{"demo", "up", "ping", "id", "perf", "explain", "cat", "key new", "key show", "key swarm"} {
 		t.Run(verb, func(t *testing.T) {
 			args := strings.Fields(verb)
 			r := command(t, append(args, "--help")...).ok(t)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -18,10 +19,12 @@ import (
 	"github.com/plexus-p2p/plexus/muxer/mplex"
 	"github.com/plexus-p2p/plexus/muxer/yamux"
 	"github.com/plexus-p2p/plexus/node"
+	"github.com/plexus-p2p/plexus/node/full"
 	"github.com/plexus-p2p/plexus/peer"
 	"github.com/plexus-p2p/plexus/security"
 	"github.com/plexus-p2p/plexus/security/noise"
 	"github.com/plexus-p2p/plexus/security/plaintext"
+	"github.com/plexus-p2p/plexus/security/pnet"
 	"github.com/plexus-p2p/plexus/security/tls"
 )
 
@@ -35,6 +38,15 @@ func (e *env) node(cfg node.Config) (*plexus.Host, error) {
 	}
 	if cfg.Network == nil {
 		cfg.Network = e.network
+	}
+	if cfg.Transports == nil {
+		cfg.Transports = full.Transports
+	}
+	if e.SwarmKey != "" {
+		var err error
+		if cfg.Private, err = pnet.LoadKey(e.SwarmKey); err != nil {
+			return nil, err
+		}
 	}
 	cfg.Agent = "plexus/" + version()
 	cfg.Limits.DialTimeout = e.Timeout
@@ -162,12 +174,26 @@ func connected(c *client) connection {
 func (connection) event() string { return "connected" }
 
 func (r connection) text(s style) string {
-	return fmt.Sprintf("%s at %s\n%s", s.bold(r.Peer.String()), r.Addr, s.dim(fmt.Sprintf("connected by %s in %s", stack(r.Security, r.Muxer), r.Took)))
+	return fmt.Sprintf("%s at %s\n%s", s.bold(r.Peer.String()), r.Addr, s.dim(fmt.Sprintf("connected by %s in %s", stack(r.Addr, r.Security, r.Muxer), r.Took)))
 }
 
-// stack names what a connection is made of.
-func stack(security, muxer string) string {
-	return strings.Trim(security+", "+muxer, ", ")
+// stack names what a connection is made of. Where the transport brings all of it, its
+// name says so.
+func stack(addr, security, muxer string) string {
+	if security != "" {
+		return security + ", " + muxer
+	}
+	a, err := ma.NewMultiaddr(addr)
+	if err != nil {
+		return ""
+	}
+	name := ""
+	for _, c := range a {
+		if c.Protocol().Size == 0 {
+			name = "/" + c.Protocol().Name
+		}
+	}
+	return name
 }
 
 // dialer makes a node that listens nowhere. The file of --key must exist.
@@ -200,6 +226,22 @@ func parseAddr(s string) (peer.AddrInfo, error) {
 		return peer.AddrInfo{}, badAddr(s, errNowhere)
 	}
 	return infos[0], nil
+}
+
+// parseAddrs reads several ADDRs of one node.
+func parseAddrs(all []string) (to peer.AddrInfo, err error) {
+	for _, s := range all {
+		info, err := parseAddr(s)
+		if err != nil {
+			return to, err
+		}
+		if info.ID != "" && to.ID != "" && info.ID != to.ID {
+			return to, &failure{Kind: kindUsage, Text: "the addresses are of two nodes: " + to.ID.String() + " and " + info.ID.String()}
+		}
+		to.ID = cmp.Or(to.ID, info.ID)
+		to.Addrs = append(to.Addrs, info.Addrs...)
+	}
+	return to, nil
 }
 
 var errNowhere = errors.New("it says who, but not where: put an address before /p2p")

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"strings"
 	"sync"
 	"time"
 
@@ -14,7 +15,7 @@ import (
 )
 
 type explainCmd struct {
-	Addr string `arg:"" name:"ADDR" help:"The node."`
+	Addr []string `arg:"" name:"ADDR" help:"The node; several addresses of it are raced."`
 }
 
 func (explainCmd) Help() string {
@@ -25,6 +26,7 @@ Examples:
 
   plexus explain /dnsaddr/bootstrap.libp2p.io
   plexus explain --security tls,noise /ip4/192.0.2.7/tcp/4001
+  plexus explain /ip4/192.0.2.7/tcp/4001 /ip4/192.0.2.7/udp/4001/quic-v1
   plexus explain --json ADDR | jq 'select(.event == "attempt")'`
 }
 
@@ -76,10 +78,11 @@ func (reached) event() string     { return "identity" }
 func (reached) text(style) string { return "" }
 
 func (c *explainCmd) Run(e *env) error {
-	to, err := parseAddr(c.Addr)
+	to, err := parseAddrs(c.Addr)
 	if err != nil {
 		return err
 	}
+	name := strings.Join(c.Addr, ", ")
 	dns := &lookups{Network: e.network}
 	if dns.Network == nil {
 		dns.Network = transport.System{}
@@ -120,7 +123,7 @@ func (c *explainCmd) Run(e *env) error {
 	w := waterfall{lookups: asked, attempts: tries}
 	if err != nil {
 		e.out.say("%s", w.draw(e.out.style))
-		return tried("connect to "+c.Addr, err)
+		return tried("connect to "+name, err)
 	}
 	id, err := whoIs(ctx, conn)
 	if err == nil {
@@ -130,7 +133,7 @@ func (c *explainCmd) Run(e *env) error {
 	}
 	e.out.say("%s", w.draw(e.out.style))
 	if err != nil {
-		return tried("identify "+c.Addr, wait("it did not tell who it is", e.Timeout, err))
+		return tried("identify "+name, wait("it did not tell who it is", e.Timeout, err))
 	}
 	return nil
 }
@@ -149,6 +152,8 @@ func attempts(d plexus.Dialed, conn *plexus.Conn) []attempt {
 			st := stageSpan{Stage: stageName(s.Stage), span: span{millis(a.Start + at), millis(s.Done - at)}, Done: true}
 			if r.Won && s.Stage == plexus.StageSecure {
 				st.With = conn.Security()
+			} else if s.Stage == plexus.StageMux && at == 0 {
+				st.Stage, st.With = stageName(plexus.StageConnect), stack(r.Addr, "", "") // all in one
 			} else if r.Won && s.Stage == plexus.StageMux {
 				st.With = conn.Muxer()
 			}
@@ -166,6 +171,9 @@ func attempts(d plexus.Dialed, conn *plexus.Conn) []attempt {
 			}
 		}
 		all[i] = r
+	}
+	for _, a := range d.Spared {
+		all = append(all, attempt{Addr: a.String(), Stages: []stageSpan{}, Error: "not tried", Kind: kindSpared})
 	}
 	return all
 }

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/plexus-p2p/plexus/node"
+	"github.com/plexus-p2p/plexus/node/full"
 	"github.com/plexus-p2p/plexus/simnet"
 )
 
@@ -44,6 +45,34 @@ func TestExplainRace(t *testing.T) {
 		}
 		if kinds["refused"] != 1 || kinds["slower"] != 1 || kinds["won"] != 1 {
 			t.Errorf("attempts: %v", evs["attempt"])
+		}
+	})
+}
+
+// Of several addresses, QUIC has a head start: on a short path TCP is not needed, on a
+// longer one it comes too late.
+func TestExplainSeveral(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := simnet.New(simnet.Config{})
+		defer n.Close()
+		here, there := n.Host("192.0.2.1"), n.Host("198.51.100.2")
+		h, err := node.New(node.Config{Network: there, Port: 4001, Transports: full.Transports})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer h.Close()
+		for _, c := range []struct {
+			latency time.Duration
+			want    string
+		}{
+			{50 * time.Millisecond, "· /ip4/198.51.100.2/tcp/4001, not tried"},
+			{150 * time.Millisecond, "– /ip4/198.51.100.2/tcp/4001\n"},
+		} {
+			n.SetPath(here, there, simnet.Link{Latency: c.latency})
+			r := commandOn(t, here, "", "explain", "/ip4/198.51.100.2/tcp/4001/ws", "/ip4/198.51.100.2/tcp/4001",
+				"/ip4/198.51.100.2/udp/4001/quic-v1/p2p/"+h.ID().String()).ok(t)
+			t.Log("\n" + r.out)
+			r.has(t, "✓ /ip4/198.51.100.2/udp/4001/quic-v1", "connect /quic-v1", c.want, "· /ip4/198.51.100.2/tcp/4001/ws, not tried")
 		}
 	})
 }

@@ -36,7 +36,9 @@ const (
 	kindSelf        kind = "self"         // ADDR is this node
 	kindInUse       kind = "in-use"       // somebody listens there already
 	kindInterrupted kind = "interrupted"  // ^C
+	kindNoPeers     kind = "no-peers"     // nobody is in the topic
 	kindSlower      kind = "slower"       // another address won; not a failure
+	kindSpared      kind = "spared"       // its turn had not come; not a failure
 	kindFailed      kind = "failed"       // anything else
 )
 
@@ -79,6 +81,9 @@ func reason(err error) (kind, string) {
 	}
 	if de, ok := errors.AsType[*plexus.DialError](err); ok {
 		return dialReason(de)
+	}
+	if k, why := pubsubReason(err); k != "" {
+		return k, why
 	}
 	var (
 		mismatch   *plexus.MismatchError

@@ -107,8 +107,11 @@ func TestFailures(t *testing.T) {
 			name: "malformed peer", args: []string{"explain", "/ip4/127.0.0.1/tcp/1/p2p/12D3"}, kind: kindAddress, status: 2,
 			want: []string{"12D3"},
 		}, {
-			name: "no transport", args: []string{"ping", "/ip4/127.0.0.1/udp/1/quic-v1"}, kind: kindNoTransport,
-			want: []string{"/ip4/127.0.0.1/udp/1/quic-v1", "no transport"},
+			name: "two nodes", args: []string{"explain", addr, at + "/p2p/" + other.ID().String()}, kind: kindUsage, status: 2,
+			want: []string{"two nodes", h.ID().String(), other.ID().String()},
+		}, {
+			name: "no transport", args: []string{"ping", "/ip4/127.0.0.1/udp/1/utp"}, kind: kindNoTransport,
+			want: []string{"/ip4/127.0.0.1/udp/1/utp", "no transport"},
 		}, {
 			name: "port 0", args: []string{"ping", "/ip4/127.0.0.1/tcp/0"}, kind: kindAddress, status: 2,
 			want: []string{"/ip4/127.0.0.1/tcp/0", "leads nowhere"},
@@ -155,8 +158,8 @@ func TestFailures(t *testing.T) {
 			name: "listen where somebody does", args: []string{"up", "--listen", at}, kind: kindInUse,
 			want: []string{"cannot listen on " + at, "somebody listens there already"},
 		}, {
-			name: "nowhere to listen", args: []string{"up", "--listen", "/ip4/127.0.0.1/udp/0/quic-v1"}, kind: kindNoTransport,
-			want: []string{"/ip4/127.0.0.1/udp/0/quic-v1"},
+			name: "nowhere to listen", args: []string{"up", "--listen", "/ip4/127.0.0.1/udp/0/utp"}, kind: kindNoTransport,
+			want: []string{"/ip4/127.0.0.1/udp/0/utp"},
 		},
 	}
 	for _, tt := range tests {

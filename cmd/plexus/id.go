@@ -71,7 +71,7 @@ func (r identity) text(s style) string {
 	}
 	row("addresses", append([]string{fmt.Sprintf("%d, %s", len(r.Addrs), addrs)}, r.Addrs...)...)
 	row("observed", orNone(r.Observed)+s.dim("  how it sees us"))
-	row("connection", fmt.Sprintf("%s (%s) in %s", r.Remote, stack(r.Security, r.Muxer), r.Connect))
+	row("connection", fmt.Sprintf("%s (%s) in %s", r.Remote, stack(r.Remote, r.Security, r.Muxer), r.Connect))
 	protos := make([]string, len(r.Protocols))
 	for i, p := range r.Protocols {
 		protos[i] = clean(p)

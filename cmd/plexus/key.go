@@ -6,11 +6,13 @@ import (
 	"strings"
 
 	"github.com/plexus-p2p/plexus/peer"
+	"github.com/plexus-p2p/plexus/security/pnet"
 )
 
 type keyCmd struct {
-	New  keyNewCmd  `cmd:"" help:"Make a new identity in a new file."`
-	Show keyShowCmd `cmd:"" help:"Show whose identity a file holds; never the secret."`
+	New   keyNewCmd   `cmd:"" help:"Make a new identity in a new file."`
+	Show  keyShowCmd  `cmd:"" help:"Show whose identity a file holds; never the secret."`
+	Swarm keySwarmCmd `cmd:"" help:"Make the key of a private network in a new file."`
 }
 
 type keyNewCmd struct {
@@ -36,6 +38,19 @@ func (keyShowCmd) Help() string {
 
   plexus key show me.key
   plexus key show --json me.key | jq -r .peer`
+}
+
+type keySwarmCmd struct {
+	File string `arg:"" name:"FILE" type:"path" help:"The file to make; an existing one is left alone."`
+}
+
+func (keySwarmCmd) Help() string {
+	return `Nodes with a copy of the file reach each other, and nobody else. It is Kubo's swarm.key.
+
+Examples:
+
+  plexus key swarm swarm.key
+  plexus up --swarm-key swarm.key`
 }
 
 // keyInfo is the public side of a key.
@@ -87,5 +102,29 @@ func (c *keyShowCmd) Run(e *env) error {
 		return err
 	}
 	showKey(e, c.File, k)
+	return nil
+}
+
+// swarmInfo tells private networks apart.
+type swarmInfo struct {
+	Fingerprint string `json:"fingerprint"`
+	File        string `json:"file"`
+}
+
+func (swarmInfo) event() string { return "swarm key" }
+
+func (r swarmInfo) text(s style) string {
+	return strings.Join([]string{
+		s.dim("fingerprint ") + s.bold(r.Fingerprint),
+		s.dim("file        ") + r.File,
+	}, "\n")
+}
+
+func (c *keySwarmCmd) Run(e *env) error {
+	k := pnet.NewKey()
+	if err := pnet.SaveKey(c.File, k); err != nil {
+		return err
+	}
+	e.out.print(swarmInfo{k.Fingerprint(), c.File})
 	return nil
 }

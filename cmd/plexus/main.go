@@ -7,6 +7,10 @@
 //	plexus perf ADDR      how fast bytes go
 //	plexus explain ADDR   how connecting goes, drawn
 //	plexus cat ADDR PROTO standard input and output, connected to a stream
+//	plexus pub TOPIC      publish messages
+//	plexus sub TOPIC      print messages
+//	plexus chat TOPIC     chat
+//	plexus topic TOPIC    mesh, scores and rates, live
 //	plexus key new FILE   identities
 //
 // Each verb is a file of that name. cli.go reads the command line, connect.go

@@ -1,8 +1,12 @@
 package main
 
 import (
+	"cmp"
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"strings"
@@ -12,6 +16,7 @@ import (
 	ma "github.com/multiformats/go-multiaddr"
 
 	"github.com/plexus-p2p/plexus"
+	"github.com/plexus-p2p/plexus/autotls"
 	"github.com/plexus-p2p/plexus/node"
 	"github.com/plexus-p2p/plexus/peer"
 	"github.com/plexus-p2p/plexus/perf"
@@ -21,8 +26,13 @@ import (
 const echo = "/plexus/echo/1.0.0"
 
 type upCmd struct {
-	Listen []string `short:"l" placeholder:"ADDR" sep:"none" help:"Listen there; may be repeated. Default: a free TCP port of every interface."`
-	Perf   bool     `help:"Serve perf too: anybody may then have this node send and receive as fast as it can."`
+	Listen  []string `short:"l" placeholder:"ADDR" sep:"none" help:"Listen there; may be repeated. Default: every interface, by every transport, on one TCP and one UDP port."`
+	Port    uint16   `short:"p" placeholder:"PORT" help:"The port of the default addresses. Default: a free one."`
+	Cert    string   `placeholder:"FILE" type:"existingfile" help:"Listen for WebSocket over TLS too, with this certificate chain (PEM)."`
+	CertKey string   `placeholder:"FILE" type:"existingfile" help:"The private key of --cert (PEM). Default: it is in the same file."`
+	AutoTLS string   `name:"autotls" placeholder:"DIR" type:"path" help:"Get a certificate that browsers trust, from Let's Encrypt by way of libp2p.direct, once the node has a public address; keep it in DIR. Agrees to the terms of Let's Encrypt; needs --key."`
+	PrintJS bool     `name:"print-js" help:"Print, instead of addresses, a JavaScript module by which a browser connects."`
+	Perf    bool     `help:"Serve perf too: anybody may then have this node send and receive as fast as it can."`
 }
 
 func (upCmd) Help() string {
@@ -33,8 +43,10 @@ they come and go. The file of --key is made if there is none.
 Examples:
 
   plexus up
-  plexus up --key me.key --listen /ip4/0.0.0.0/tcp/4001 --listen /ip6/::/tcp/4001
-  plexus up --perf -l /ip4/127.0.0.1/tcp/0 -v`
+  plexus up --key me.key --port 4001
+  plexus up --perf -l /ip4/127.0.0.1/tcp/0 -v
+  plexus up --print-js > node.js
+  plexus up --key me.key --port 4001 --autotls certs`
 }
 
 // me is the first line of a node: who it is.
@@ -75,7 +87,7 @@ func (r visit) text(s style) string {
 	}
 	switch r.what {
 	case "connected":
-		return s.green("+ connected    ") + r.Peer.String() + " " + direction + " " + r.Addr + " (" + stack(r.Security, r.Muxer) + ")"
+		return s.green("+ connected    ") + r.Peer.String() + " " + direction + " " + r.Addr + " (" + stack(r.Addr, r.Security, r.Muxer) + ")"
 	case "identified":
 		return s.dim("  identified   ") + r.Peer.String() + " is " + clean(r.Agent)
 	}
@@ -99,7 +111,12 @@ func (c *upCmd) Run(e *env) error {
 			return badAddr(a, err)
 		}
 	}
-	h, err := e.node(node.Config{KeyFile: e.Key, Listen: c.Listen, Logger: e.logger(slog.LevelWarn)})
+	cfg := node.Config{KeyFile: e.Key, Listen: c.Listen, Port: c.Port, Logger: e.logger(slog.LevelWarn)}
+	auto, err := c.certificates(e, &cfg)
+	if err != nil {
+		return err
+	}
+	h, err := e.node(cfg)
 	if op, ok := errors.AsType[*plexus.OpError](err); ok {
 		return tried("listen on "+op.Addr.String(), op.Err)
 	}
@@ -113,23 +130,103 @@ func (c *upCmd) Run(e *env) error {
 	if c.Perf {
 		perf.Serve(h)
 	}
-	e.out.print(me{h.ID()})
-	for _, a := range h.Info().Full() {
-		e.out.print(listens{a.String()})
+	var working sync.WaitGroup
+	if auto != nil {
+		auto.start(h)
+		working.Go(func() { auto.Run(e.ctx) }) // ends with e.ctx
 	}
-	e.hint("Elsewhere: plexus ping, id, perf, explain or cat, with one of these addresses. ^C ends this node.")
-	var watching sync.WaitGroup
+	if err := c.tell(e, h.Info()); err != nil {
+		return err
+	}
 	if e.Verbose {
 		events := h.Watch(e.ctx)
-		watching.Go(func() { // ends with e.ctx
+		working.Go(func() { // ends with e.ctx
 			for ev := range events {
 				watch(e.out, ev)
 			}
 		})
 	}
 	<-e.ctx.Done()
-	watching.Wait()
+	working.Wait()
 	return h.Close()
+}
+
+// certificates are for WebSocket over TLS, if any are asked for.
+func (c *upCmd) certificates(e *env, cfg *node.Config) (*auto, error) {
+	switch {
+	case c.CertKey != "" && c.Cert == "":
+		return nil, &failure{Kind: kindUsage, Text: "--cert-key is given, but no --cert"}
+	case c.AutoTLS != "" && (c.Cert != "" || e.Key == ""):
+		return nil, &failure{Kind: kindUsage, Text: "--autotls needs --key, as the certificate is for an identity that stays, and no --cert"}
+	case c.Cert != "":
+		cert, err := tls.LoadX509KeyPair(c.Cert, cmp.Or(c.CertKey, c.Cert))
+		if err != nil {
+			return nil, fmt.Errorf("--cert %s: %w", c.Cert, err)
+		}
+		cfg.TLS = &tls.Config{Certificates: []tls.Certificate{cert}}
+	case c.AutoTLS != "":
+		return newAuto(e, c.AutoTLS, cfg)
+	}
+	return nil, nil
+}
+
+// auto keeps a certificate of the node fresh.
+type auto struct {
+	*autotls.Client
+	e *env
+	h *plexus.Host // since start
+}
+
+func newAuto(e *env, dir string, cfg *node.Config) (a *auto, err error) {
+	if cfg.Key, err = peer.LoadOrCreateKey(e.Key); err != nil {
+		return nil, err
+	}
+	a = &auto{e: e}
+	a.Client, err = autotls.New(autotls.Config{
+		Key: cfg.Key, Dir: dir, UserAgent: "plexus/" + version(), Logger: e.logger(slog.LevelWarn),
+		Addrs:  func() []ma.Multiaddr { return a.h.Addrs() },
+		Notify: func(*x509.Certificate) { a.tell() },
+	})
+	if err != nil {
+		return nil, err
+	}
+	cfg.TLS = &tls.Config{GetCertificate: a.GetCertificate}
+	return a, nil
+}
+
+// start has the host tell only those addresses for which there is a certificate.
+func (a *auto) start(h *plexus.Host) {
+	a.h = h
+	h.Announce(a.Addrs)
+}
+
+// tell prints the addresses that have come with a certificate.
+func (a *auto) tell() {
+	a.h.Announce(a.Addrs)
+	for _, addr := range a.h.Info().Full() {
+		if _, err := addr.ValueForProtocol(ma.P_SNI); err == nil {
+			a.e.out.print(listens{addr.String()})
+		}
+	}
+}
+
+// tell prints how others get to the node.
+func (c *upCmd) tell(e *env, info peer.AddrInfo) error {
+	if c.PrintJS {
+		js, err := newScript(info)
+		if err != nil {
+			return err
+		}
+		e.out.print(js)
+		e.hint("A module for browsers, which says how to use it. ^C ends this node.")
+		return nil
+	}
+	e.out.print(me{info.ID})
+	for _, a := range info.Full() {
+		e.out.print(listens{a.String()})
+	}
+	e.hint("Elsewhere: plexus ping, id, perf, explain or cat, with one of these addresses. ^C ends this node.")
+	return nil
 }
 
 // watch prints an event of a node.

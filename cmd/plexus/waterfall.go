@@ -40,6 +40,10 @@ func (w *waterfall) draw(s style) string {
 		c.line("  " + c.dim(clean(l.Name+" → "+what)))
 	}
 	for _, a := range w.attempts {
+		if a.Kind == kindSpared {
+			c.line(c.dim("· " + a.Addr + ", " + a.Error))
+			continue
+		}
 		mark, note := c.red("✗"), c.red(clean(a.Error))
 		switch {
 		case a.Won:
