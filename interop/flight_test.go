@@ -44,7 +44,7 @@ func TestOneFlight(t *testing.T) {
 				skip(t, "%v", err)
 			}
 			for _, security := range p.Security {
-				l, err := listen(t.Context(), p, security, "yamux")
+				l, err := listen(t.Context(), p, contract.Offer{Transport: "tcp", Security: security, Muxer: "yamux"})
 				if err != nil {
 					t.Fatal(err)
 				}

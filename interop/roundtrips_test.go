@@ -19,11 +19,11 @@ import (
 	"github.com/plexus-p2p/plexus/security/tls"
 )
 
-// TestRoundTrips dials each stack's listener over a link of 100 ms and counts the
+// TestRoundTrips dials each stack's listener over a link of 200 ms and counts the
 // round trips until the first echo: two after TCP's own, which the link, a proxy
 // on this machine, does not delay.
 func TestRoundTrips(t *testing.T) {
-	const rtt = 100 * time.Millisecond
+	const rtt = 200 * time.Millisecond
 	for name, want := range map[string]float64{"go": 3, "js": 3, "rust": 4, "py": 4, "plexus": 3} {
 		t.Run(name, func(t *testing.T) {
 			p, err := load(t, name)
@@ -32,7 +32,7 @@ func TestRoundTrips(t *testing.T) {
 			}
 			for _, proto := range []security.Protocol{&noise.Protocol{}, &tls.Protocol{}} {
 				label := map[string]string{"/noise": "noise", "/tls/1.0.0": "tls"}[proto.ID()]
-				l, err := listen(t.Context(), p, label, "yamux")
+				l, err := listen(t.Context(), p, contract.Offer{Transport: "tcp", Security: label, Muxer: "yamux"})
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -40,12 +40,12 @@ func TestRoundTrips(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				// The first connection of a fresh process is slow for reasons of its own.
-				best := time.Hour
-				for range 3 {
-					best = min(best, firstEcho(t, info, proto, rtt/2))
+				// The first connections of a fresh process are slow for reasons of their own, as
+				// is a busy machine. The trips that are needed come out as the least.
+				trips := want + 10
+				for i := 0; i < 10 && trips > want+0.5 || i < 3; i++ {
+					trips = min(trips, 1+float64(firstEcho(t, info, proto, rtt/2))/float64(rtt))
 				}
-				trips := 1 + float64(best)/float64(rtt)
 				t.Logf("plexus to %s over %s: first echo after %.2f round trips", p, label, trips)
 				if trips > want+0.5 {
 					t.Errorf("%.2f round trips, want %v", trips, want)

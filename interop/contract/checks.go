@@ -28,9 +28,10 @@ const (
 )
 
 type dialer struct {
-	stack               Stack
-	to, security, muxer string
-	conn                Conn // since the connect check
+	stack Stack
+	to    string
+	offer Offer
+	conn  Conn // since the connect check
 }
 
 // run runs one check. It comes back after checkTimeout even when the stack does not.
@@ -98,16 +99,16 @@ func (d *dialer) check(ctx context.Context, name string) (string, error) {
 }
 
 func (d *dialer) connect(ctx context.Context) (string, error) {
-	c, err := d.stack.Dial(ctx, d.to, d.security, d.muxer)
+	c, err := d.stack.Dial(ctx, d.to, d.offer)
 	if err != nil {
 		return "", err
 	}
 	d.conn = c
 	security, muxer := c.Used()
-	if security != Wire[d.security] || muxer != Wire[d.muxer] {
-		return "", fmt.Errorf("the connection uses %s and %s", security, muxer)
+	if security != Wire[d.offer.Security] || muxer != Wire[d.offer.Muxer] {
+		return "", fmt.Errorf("the connection uses %q and %q", security, muxer)
 	}
-	return security + " " + muxer, nil
+	return d.offer.String(), nil
 }
 
 func (d *dialer) identify(ctx context.Context) (string, error) {
@@ -119,7 +120,7 @@ func (d *dialer) identify(ctx context.Context) (string, error) {
 	switch {
 	case id.Agent == "":
 		return "", errors.New("no agent version")
-	case !strings.HasPrefix(id.Observed, "/ip4/127.0.0.1/tcp/"):
+	case !strings.HasPrefix(id.Observed, "/ip4/127.0.0.1/"):
 		return "", fmt.Errorf("observed address %q", id.Observed)
 	case id.Peer != peer:
 		return "", fmt.Errorf("public key of %s", id.Peer)
@@ -336,7 +337,7 @@ func (d *dialer) wrongPeer(ctx context.Context) (string, error) {
 	// An identity multihash of the PublicKey message, as every ed25519 peer ID.
 	id := base58.Encode(append([]byte{0x00, 0x24, 0x08, 0x01, 0x12, 0x20}, pub...))
 	addr, _, _ := strings.Cut(d.to, "/p2p/")
-	c, err := d.stack.Dial(ctx, addr+"/p2p/"+id, d.security, d.muxer)
+	c, err := d.stack.Dial(ctx, addr+"/p2p/"+id, d.offer)
 	if err == nil {
 		c.Close()
 		return "", errors.New("connected to a peer that is not there")

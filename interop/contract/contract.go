@@ -3,8 +3,8 @@
 // A peer is a program with three verbs; README.md of this module has them in full:
 //
 //	PEER features
-//	PEER listen --listen ADDR --security S --muxer M
-//	PEER dial --to ADDR --security S --muxer M --checks connect,identify,…
+//	PEER listen --transport T --listen ADDR --security S --muxer M --cert FILE
+//	PEER dial --transport T --to ADDR --security S --muxer M --cert FILE --checks connect,identify,…
 //
 // peers/go and peers/plexus bring a Stack each and share what is here: the
 // flags and JSON lines (contract.go), the protocols that a listener serves
@@ -14,6 +14,8 @@ package contract
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"flag"
 	"fmt"
@@ -38,14 +40,55 @@ const (
 var Wire = map[string]string{
 	"noise": "/noise", "tls": "/tls/1.0.0", "plaintext": "/plaintext/2.0.0",
 	"yamux": "/yamux/1.0.0", "mplex": "/mplex/6.7.0",
+	Own: "",
+}
+
+// Own stands for the security and the muxer of a transport that brings its own.
+const Own = "-"
+
+// ListenOn has the address to listen on for each transport.
+var ListenOn = map[string]string{
+	"tcp":           "/ip4/127.0.0.1/tcp/0",
+	"ws":            "/ip4/127.0.0.1/tcp/0/ws",
+	"wss":           "/ip4/127.0.0.1/tcp/0/tls/ws",
+	"quic":          "/ip4/127.0.0.1/udp/0/quic-v1",
+	"webtransport":  "/ip4/127.0.0.1/udp/0/quic-v1/webtransport",
+	"webrtc-direct": "/ip4/127.0.0.1/udp/0/webrtc-direct",
+}
+
+// Offer is what a host offers: exactly one transport, security and muxer.
+type Offer struct {
+	Transport, Security, Muxer string
+
+	// Cert is a PEM file with the certificate of 127.0.0.1 and its key, for wss.
+	Cert string
+}
+
+func (o Offer) String() string {
+	if o.Security == Own {
+		return o.Transport
+	}
+	return o.Transport + "-" + o.Security + "-" + o.Muxer
+}
+
+// TLS is the configuration of both ends of wss: with the certificate, and trust in it.
+func (o Offer) TLS() (*tls.Config, error) {
+	cert, err := tls.LoadX509KeyPair(o.Cert, o.Cert)
+	if err != nil {
+		return nil, err
+	}
+	roots := x509.NewCertPool()
+	roots.AddCert(cert.Leaf)
+	return &tls.Config{Certificates: []tls.Certificate{cert}, RootCAs: roots}, nil
 }
 
 // Features is the answer of PEER features: what the stack really has.
 type Features struct {
-	Name     string   `json:"name"`
-	Version  string   `json:"version"`
-	Security []string `json:"security"`
-	Muxer    []string `json:"muxer"`
+	Name      string   `json:"name"`
+	Version   string   `json:"version"`
+	Transport []string `json:"transport"`
+	Security  []string `json:"security"`
+	Muxer     []string `json:"muxer"`
 }
 
 // Result is the line that a dialer prints for each check.
@@ -70,11 +113,10 @@ type Stack interface {
 
 	// Listen serves handlers, and ping and identify beside them, until ctx
 	// ends. It returns the full address, with /p2p/.
-	Listen(ctx context.Context, on, security, muxer string, handlers map[string]Handler) (string, error)
+	Listen(ctx context.Context, on string, o Offer, handlers map[string]Handler) (string, error)
 
-	// Dial makes a new host and a connection from it that offers exactly one
-	// security and one muxer.
-	Dial(ctx context.Context, to, security, muxer string) (Conn, error)
+	// Dial makes a new host and a connection from it.
+	Dial(ctx context.Context, to string, o Offer) (Conn, error)
 
 	// IsReset tells a stream that the other side reset from a clean end, from
 	// a deadline, and from a lost connection.
@@ -86,7 +128,7 @@ type Handler func(Stream)
 
 // Conn is one connection and the host that dialed it; Close closes both.
 type Conn interface {
-	Used() (security, muxer string) // protocol IDs
+	Used() (security, muxer string) // protocol IDs; "" where the transport brings its own
 	Identify(context.Context) (Identity, error)
 	Ping(ctx context.Context, n int) ([]time.Duration, error)
 	Open(ctx context.Context, protocol string) (Stream, error)
@@ -114,10 +156,13 @@ func run(s Stack, args []string) error {
 		return fmt.Errorf("usage: PEER features|listen|dial [flags]")
 	}
 	flags := flag.NewFlagSet(args[0], flag.ExitOnError)
-	listen := flags.String("listen", "/ip4/127.0.0.1/tcp/0", "address to listen on")
+	var o Offer
+	flags.StringVar(&o.Transport, "transport", "tcp", "tcp, ws, wss, quic, webtransport or webrtc-direct")
+	flags.StringVar(&o.Security, "security", "noise", "noise, tls, plaintext or -")
+	flags.StringVar(&o.Muxer, "muxer", "yamux", "yamux, mplex or -")
+	flags.StringVar(&o.Cert, "cert", "", "PEM file with the certificate of wss and its key")
+	listen := flags.String("listen", ListenOn["tcp"], "address to listen on")
 	to := flags.String("to", "", "full address to dial")
-	security := flags.String("security", "noise", "noise, tls or plaintext")
-	muxer := flags.String("muxer", "yamux", "yamux or mplex")
 	checks := flags.String("checks", strings.Join(Checks, ","), "checks to run, in this order")
 	flags.Parse(args[1:])
 	ctx, cancel := context.WithCancel(context.Background())
@@ -127,7 +172,7 @@ func run(s Stack, args []string) error {
 	case "features":
 		return printLine(s.Features())
 	case "listen":
-		addr, err := s.Listen(ctx, *listen, *security, *muxer, handlers(s))
+		addr, err := s.Listen(ctx, *listen, o, handlers(s))
 		if err != nil {
 			return err
 		}
@@ -140,7 +185,7 @@ func run(s Stack, args []string) error {
 		_, err = io.Copy(io.Discard, os.Stdin)
 		return err
 	case "dial":
-		d := dialer{stack: s, to: *to, security: *security, muxer: *muxer}
+		d := dialer{stack: s, to: *to, offer: o}
 		ok := true
 		for _, name := range strings.Split(*checks, ",") {
 			r := d.run(ctx, name)

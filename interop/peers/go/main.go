@@ -19,7 +19,11 @@ import (
 	"github.com/libp2p/go-libp2p/p2p/security/insecure"
 	"github.com/libp2p/go-libp2p/p2p/security/noise"
 	libp2ptls "github.com/libp2p/go-libp2p/p2p/security/tls"
+	libp2pquic "github.com/libp2p/go-libp2p/p2p/transport/quic"
 	"github.com/libp2p/go-libp2p/p2p/transport/tcp"
+	webrtc "github.com/libp2p/go-libp2p/p2p/transport/webrtc"
+	"github.com/libp2p/go-libp2p/p2p/transport/websocket"
+	webtransport "github.com/libp2p/go-libp2p/p2p/transport/webtransport"
 
 	"github.com/plexus-p2p/plexus/interop/contract"
 )
@@ -39,30 +43,50 @@ func (stack) Features() contract.Features {
 	}
 	return contract.Features{
 		Name: "go-libp2p", Version: version,
-		Security: []string{"noise", "tls", "plaintext"},
-		Muxer:    []string{"yamux"}, // its mplex was a module of its own, and is gone
+		Transport: []string{"tcp", "ws", "wss", "quic", "webtransport", "webrtc-direct"},
+		Security:  []string{"noise", "tls", "plaintext"},
+		Muxer:     []string{"yamux"}, // its mplex was a module of its own, and is gone
 	}
 }
 
-func newHost(security, muxer string, opts ...libp2p.Option) (host.Host, error) {
-	secure := map[string]libp2p.Option{
-		"noise":     libp2p.Security(noise.ID, noise.New),
-		"tls":       libp2p.Security(libp2ptls.ID, libp2ptls.New),
-		"plaintext": libp2p.Security(insecure.ID, insecure.NewWithIdentity),
-	}[security]
-	if secure == nil || muxer != "yamux" {
-		return nil, fmt.Errorf("go-libp2p has no %s over %s", muxer, security)
+func newHost(o contract.Offer, opts ...libp2p.Option) (host.Host, error) {
+	switch o.Transport {
+	case "tcp":
+		opts = append(opts, libp2p.Transport(tcp.NewTCPTransport))
+	case "ws":
+		opts = append(opts, libp2p.Transport(websocket.New))
+	case "wss":
+		conf, err := o.TLS()
+		if err != nil {
+			return nil, err
+		}
+		opts = append(opts, libp2p.Transport(websocket.New, websocket.WithTLSConfig(conf), websocket.WithTLSClientConfig(conf)))
+	case "quic":
+		opts = append(opts, libp2p.Transport(libp2pquic.NewTransport))
+	case "webtransport":
+		opts = append(opts, libp2p.Transport(webtransport.New))
+	case "webrtc-direct":
+		opts = append(opts, libp2p.Transport(webrtc.New))
+	default:
+		return nil, fmt.Errorf("go-libp2p has no transport %s", o.Transport)
 	}
-	return libp2p.New(append(opts, secure,
+	switch o.Security {
+	case "noise":
+		opts = append(opts, libp2p.Security(noise.ID, noise.New))
+	case "tls":
+		opts = append(opts, libp2p.Security(libp2ptls.ID, libp2ptls.New))
+	case "plaintext":
+		opts = append(opts, libp2p.Security(insecure.ID, insecure.NewWithIdentity))
+	}
+	return libp2p.New(append(opts,
 		libp2p.Muxer(yamux.ID, yamux.DefaultTransport),
-		libp2p.Transport(tcp.NewTCPTransport),
 		libp2p.ResourceManager(&network.NullResourceManager{}),
 		libp2p.UserAgent("go-libp2p/"+stack{}.Features().Version),
 		libp2p.DisableRelay(), libp2p.DisableMetrics())...)
 }
 
-func (stack) Listen(ctx context.Context, on, security, muxer string, handlers map[string]contract.Handler) (string, error) {
-	h, err := newHost(security, muxer, libp2p.ListenAddrStrings(on))
+func (stack) Listen(ctx context.Context, on string, o contract.Offer, handlers map[string]contract.Handler) (string, error) {
+	h, err := newHost(o, libp2p.ListenAddrStrings(on))
 	if err != nil {
 		return "", err
 	}
@@ -77,12 +101,12 @@ func (stack) Listen(ctx context.Context, on, security, muxer string, handlers ma
 	return addrs[0].String(), nil
 }
 
-func (stack) Dial(ctx context.Context, to, security, muxer string) (contract.Conn, error) {
+func (stack) Dial(ctx context.Context, to string, o contract.Offer) (contract.Conn, error) {
 	info, err := peer.AddrInfoFromString(to)
 	if err != nil {
 		return nil, err
 	}
-	h, err := newHost(security, muxer, libp2p.NoListenAddrs)
+	h, err := newHost(o, libp2p.NoListenAddrs)
 	if err != nil {
 		return nil, err
 	}

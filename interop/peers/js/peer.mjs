@@ -5,7 +5,9 @@
 
 import { createHash, randomBytes } from 'node:crypto'
 import { readFileSync } from 'node:fs'
+import { getCACertificates, setDefaultCACertificates } from 'node:tls'
 import { parseArgs } from 'node:util'
+import { quic } from '@chainsafe/libp2p-quic'
 import { generateKeyPair } from '@libp2p/crypto/keys'
 import { identify } from '@libp2p/identify'
 import { mplex } from '@libp2p/mplex'
@@ -13,8 +15,11 @@ import { noise } from '@libp2p/noise'
 import { peerIdFromPrivateKey } from '@libp2p/peer-id'
 import { ping } from '@libp2p/ping'
 import { plaintext } from '@libp2p/plaintext'
+import { preSharedKey } from '@libp2p/pnet'
 import { tcp } from '@libp2p/tcp'
 import { tls } from '@libp2p/tls'
+import { webRTCDirect } from '@libp2p/webrtc'
+import { webSockets } from '@libp2p/websockets'
 import { yamux } from '@libp2p/yamux'
 import { multiaddr } from '@multiformats/multiaddr'
 import { createLibp2p } from 'libp2p'
@@ -25,12 +30,24 @@ const RESET = '/interop/reset/1.0.0'
 const RESETME = '/interop/resetme/1.0.0'
 const RESETCOUNT = '/interop/resetcount/1.0.0'
 const PERF = '/perf/1.0.0'
+const OWN = '-' // the transport brings it
 const PERF_BYTES = 64 << 20
 const CHECK_TIMEOUT = 30_000
 // js-libp2p allows 32 inbound and 64 outbound streams of one protocol on a
 // connection, and resets the rest.
 const LIMITS = { maxInboundStreams: 1000, maxOutboundStreams: 1000 }
 
+const transports = {
+  tcp,
+  ws: webSockets,
+  wss: (args) => {
+    const pem = readFileSync(args.cert)
+    setDefaultCACertificates([...getCACertificates(), pem.toString()])
+    return webSockets({ https: { cert: pem, key: pem } })
+  },
+  quic: () => quic(),
+  'webrtc-direct': () => webRTCDirect({ rtcConfiguration: { iceServers: [] } }) // by default it asks public STUN servers
+}
 const securities = { noise, tls, plaintext }
 // js-libp2p's mplex drops the connection at the sixth inbound stream within a
 // second, though its documentation says: only beyond maxInboundStreams.
@@ -42,14 +59,17 @@ const wire = {
 async function newNode (args, listen) {
   return createLibp2p({
     addresses: { listen },
-    transports: [tcp()],
-    connectionEncrypters: [securities[args.security]()],
-    streamMuxers: [muxers[args.muxer]()],
+    transports: [transports[args.transport](args)],
+    connectionEncrypters: args.security === OWN ? [] : [securities[args.security]()],
+    streamMuxers: args.muxer === OWN ? [] : [muxers[args.muxer]()],
+    connectionProtector: args.psk == null ? undefined : preSharedKey({ psk: readFileSync(args.psk) }),
     connectionMonitor: { enabled: false }, // it pings by itself
     // By default the sixth connection from one address within a second is cut.
     connectionManager: { inboundConnectionThreshold: 100_000 },
     // A dialer calls identify itself, and once a connection is enough.
-    services: { identify: identify({ runOnConnectionOpen: listen.length > 0 }), ping: ping() }
+    // Its ping counts a stream until both ends have closed it, and returns before: with
+    // the default of one, the next ping is refused now and then, whoever listens.
+    services: { identify: identify({ runOnConnectionOpen: listen.length > 0 }), ping: ping({ maxOutboundStreams: 5 }) }
   })
 }
 
@@ -191,9 +211,10 @@ const checks = {
   async connect (d) {
     d.node = await newNode(d.args, [])
     d.conn = await d.node.dial(multiaddr(d.args.to))
+    if (d.args.security === OWN) return d.args.transport
     const used = `${d.conn.encryption} ${d.conn.multiplexer}`
     if (used !== `${wire[d.args.security]} ${wire[d.args.muxer]}`) throw new Error(`the connection uses ${used}`)
-    return used
+    return `${d.args.transport} ${used}`
   },
   async request (d) {
     for (let i = 0; i < 20; i++) await halfClose(d, Buffer.from('plexus'))
@@ -203,7 +224,7 @@ const checks = {
     // The service itself refuses a message whose key is not the remote's.
     const id = await d.node.services.identify.identify(d.conn)
     if (!id.agentVersion) throw new Error('no agent version')
-    if (!id.observedAddr?.toString().startsWith('/ip4/127.0.0.1/tcp/')) throw new Error(`observed address ${id.observedAddr}`)
+    if (!id.observedAddr?.toString().startsWith('/ip4/127.0.0.1/')) throw new Error(`observed address ${id.observedAddr}`)
     if (!d.args.to.endsWith(`/p2p/${id.peerId}`)) throw new Error(`public key of ${id.peerId}`)
     for (const p of [ECHO, PERF, '/ipfs/ping/1.0.0', '/ipfs/id/1.0.0']) {
       if (!id.protocols.includes(p)) throw new Error(`protocols lack ${p}: ${id.protocols}`)
@@ -317,14 +338,19 @@ const { positionals: [verb], values: args } = parseArgs({
   options: {
     listen: { type: 'string', default: '/ip4/127.0.0.1/tcp/0' },
     to: { type: 'string' },
+    transport: { type: 'string', default: 'tcp' },
     security: { type: 'string', default: 'noise' },
     muxer: { type: 'string', default: 'yamux' },
+    cert: { type: 'string' },
+    psk: { type: 'string' }, // file with the key of a private network; this peer alone has it
     checks: { type: 'string', default: Object.keys(checks).join(',') }
   }
 })
 if (verb === 'features') {
   const { version } = JSON.parse(readFileSync(new URL('node_modules/libp2p/package.json', import.meta.url)))
-  console.log(JSON.stringify({ name: 'js-libp2p', version, security: Object.keys(securities), muxer: Object.keys(muxers) }))
+  console.log(JSON.stringify({
+    name: 'js-libp2p', version, transport: Object.keys(transports), security: Object.keys(securities), muxer: Object.keys(muxers)
+  }))
 } else if (verb === 'listen') {
   await listen(args)
 } else {

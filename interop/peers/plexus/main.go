@@ -25,7 +25,11 @@ import (
 	"github.com/plexus-p2p/plexus/security/plaintext"
 	"github.com/plexus-p2p/plexus/security/tls"
 	"github.com/plexus-p2p/plexus/transport"
+	"github.com/plexus-p2p/plexus/transport/quic"
 	"github.com/plexus-p2p/plexus/transport/tcp"
+	"github.com/plexus-p2p/plexus/transport/webrtc"
+	"github.com/plexus-p2p/plexus/transport/websocket"
+	"github.com/plexus-p2p/plexus/transport/webtransport"
 )
 
 func main() { contract.Main(stack{}) }
@@ -42,30 +46,63 @@ var (
 		"yamux": &yamux.Muxer{},
 		"mplex": &mplex.Muxer{},
 	}
+	transports = map[string]func(*plexus.Config, contract.Offer) error{
+		"tcp": func(c *plexus.Config, _ contract.Offer) error {
+			c.Pipes = []transport.Pipes{&tcp.Transport{}}
+			return nil
+		},
+		"ws": func(c *plexus.Config, _ contract.Offer) error {
+			c.Pipes = []transport.Pipes{&websocket.Transport{}}
+			return nil
+		},
+		"wss": func(c *plexus.Config, o contract.Offer) error {
+			conf, err := o.TLS()
+			c.Pipes = []transport.Pipes{&websocket.Transport{TLSConfig: conf, TLSClientConfig: conf}}
+			return err
+		},
+		"quic": func(c *plexus.Config, _ contract.Offer) error {
+			c.Sessions = []transport.Sessions{&quic.Transport{Key: c.Key}}
+			return nil
+		},
+		"webtransport": func(c *plexus.Config, _ contract.Offer) error {
+			c.Sessions = []transport.Sessions{&webtransport.Transport{Key: c.Key}}
+			return nil
+		},
+		"webrtc-direct": func(c *plexus.Config, _ contract.Offer) error {
+			c.Sessions = []transport.Sessions{&webrtc.Transport{Key: c.Key}}
+			return nil
+		},
+	}
 )
 
 func (stack) Features() contract.Features {
 	return contract.Features{
 		Name: "plexus", Version: "from this checkout",
-		Security: slices.Sorted(maps.Keys(securities)),
-		Muxer:    slices.Sorted(maps.Keys(muxers)),
+		Transport: slices.Sorted(maps.Keys(transports)),
+		Security:  slices.Sorted(maps.Keys(securities)),
+		Muxer:     slices.Sorted(maps.Keys(muxers)),
 	}
 }
 
-func newHost(secure, mux string) (*plexus.Host, error) {
+func newHost(o contract.Offer) (*plexus.Host, error) {
 	key, err := peer.GenerateKey(peer.Ed25519)
 	if err != nil {
 		return nil, err
 	}
-	if securities[secure] == nil || muxers[mux] == nil {
-		return nil, fmt.Errorf("plexus has no %s over %s", mux, secure)
+	c := plexus.Config{Key: key}
+	if add := transports[o.Transport]; add == nil {
+		return nil, fmt.Errorf("plexus has no transport %s", o.Transport)
+	} else if err := add(&c, o); err != nil {
+		return nil, err
 	}
-	h, err := plexus.New(plexus.Config{
-		Key:      key,
-		Pipes:    []transport.Pipes{&tcp.Transport{}},
-		Security: []security.Protocol{securities[secure]},
-		Muxers:   []muxer.Muxer{muxers[mux]},
-	})
+	if c.Pipes != nil {
+		if securities[o.Security] == nil || muxers[o.Muxer] == nil {
+			return nil, fmt.Errorf("plexus has no %s over %s", o.Muxer, o.Security)
+		}
+		c.Security = []security.Protocol{securities[o.Security]}
+		c.Muxers = []muxer.Muxer{muxers[o.Muxer]}
+	}
+	h, err := plexus.New(c)
 	if err != nil {
 		return nil, err
 	}
@@ -74,8 +111,8 @@ func newHost(secure, mux string) (*plexus.Host, error) {
 	return h, nil
 }
 
-func (stack) Listen(ctx context.Context, on, secure, mux string, handlers map[string]contract.Handler) (string, error) {
-	h, err := newHost(secure, mux)
+func (stack) Listen(ctx context.Context, on string, o contract.Offer, handlers map[string]contract.Handler) (string, error) {
+	h, err := newHost(o)
 	if err != nil {
 		return "", err
 	}
@@ -100,12 +137,12 @@ func (stack) Listen(ctx context.Context, on, secure, mux string, handlers map[st
 	return fmt.Sprintf("%s/p2p/%s", h.ListenAddrs()[0], h.ID()), nil
 }
 
-func (stack) Dial(ctx context.Context, to, secure, mux string) (contract.Conn, error) {
+func (stack) Dial(ctx context.Context, to string, o contract.Offer) (contract.Conn, error) {
 	info, err := peer.ParseAddrInfo(to)
 	if err != nil {
 		return nil, err
 	}
-	h, err := newHost(secure, mux)
+	h, err := newHost(o)
 	if err != nil {
 		return nil, err
 	}

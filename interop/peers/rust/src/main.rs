@@ -17,10 +17,13 @@ use futures::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, StreamExt, fut
 use libp2p::{
     Multiaddr, PeerId, Stream, StreamProtocol, Swarm, Transport,
     core::{muxing::StreamMuxerBox, transport::Boxed, upgrade::Version},
-    identify, identity::Keypair, multiaddr::Protocol, noise, ping, plaintext,
+    identify, identity::Keypair, multiaddr::Protocol, noise, ping, plaintext, quic,
     swarm::{self, NetworkBehaviour, SwarmEvent},
     tcp, tls, yamux,
 };
+use libp2p_webrtc::tokio as webrtc;
+use libp2p_websocket as websocket;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 use serde_json::json;
 use sha2::{Digest, Sha256};
 use tokio::sync::mpsc;
@@ -50,23 +53,63 @@ struct Node {
 
 /// The transport offers exactly one security and one muxer. rust-libp2p does not
 /// tell what a connection uses, so this is how the connect check knows.
-fn transport(key: &Keypair, security: &str, muxer: &str) -> Boxed<(PeerId, StreamMuxerBox)> {
-    let tcp = tcp::tokio::Transport::new(tcp::Config::default()).upgrade(Version::V1Lazy);
+fn transport(key: &Keypair, args: &Args) -> Boxed<(PeerId, StreamMuxerBox)> {
+    let tcp = || tcp::tokio::Transport::new(tcp::Config::default());
+    match args.transport.as_str() {
+        "tcp" => pipe(tcp(), key, args),
+        "ws" => pipe(websocket::Config::new(tcp()), key, args),
+        "wss" => {
+            let mut ws = websocket::Config::new(tcp());
+            ws.set_tls_config(wss(&args.cert));
+            pipe(ws, key, args)
+        }
+        "quic" => quic::tokio::Transport::new(quic::Config::new(key))
+            .map(|(peer, conn), _| (peer, StreamMuxerBox::new(conn)))
+            .boxed(),
+        "webrtc-direct" => {
+            let certificate = webrtc::Certificate::generate(&mut rand::rng()).expect("certificate");
+            webrtc::Transport::new(key.clone(), certificate)
+                .map(|(peer, conn), _| (peer, StreamMuxerBox::new(conn)))
+                .boxed()
+        }
+        t => panic!("no transport {t}"),
+    }
+}
+
+/// pipe puts security and muxer upon a transport that has none.
+fn pipe<T>(transport: T, key: &Keypair, args: &Args) -> Boxed<(PeerId, StreamMuxerBox)>
+where
+    T: Transport<Output: AsyncRead + AsyncWrite + Unpin + Send + 'static, Error: Send + Sync> + Send + Unpin + 'static,
+    T::Dial: Send,
+    T::ListenerUpgrade: Send,
+{
+    let bare = transport.upgrade(Version::V1Lazy);
     macro_rules! over {
         ($security:expr) => {
-            match muxer {
-                "yamux" => tcp.authenticate($security).multiplex(yamux::Config::default()).boxed(),
-                "mplex" => tcp.authenticate($security).multiplex(libp2p_mplex::Config::default()).boxed(),
-                _ => panic!("no muxer {muxer}"),
+            match args.muxer.as_str() {
+                "yamux" => bare.authenticate($security).multiplex(yamux::Config::default()).boxed(),
+                "mplex" => bare.authenticate($security).multiplex(libp2p_mplex::Config::default()).boxed(),
+                m => panic!("no muxer {m}"),
             }
         };
     }
-    match security {
+    match args.security.as_str() {
         "noise" => over!(noise::Config::new(key).expect("noise key")),
         "tls" => over!(tls::Config::new(key).expect("TLS certificate")),
         "plaintext" => over!(plaintext::Config::new(key)),
-        _ => panic!("no security {security}"),
+        s => panic!("no security {s}"),
     }
+}
+
+/// wss has the certificate, and trust in it.
+fn wss(file: &str) -> websocket::tls::Config {
+    let der = CertificateDer::from_pem_file(file).expect("certificate").to_vec();
+    let key = PrivateKeyDer::from_pem_file(file).expect("key of the certificate").secret_der().to_vec();
+    let certificate = websocket::tls::Certificate::new(der);
+    let mut tls = websocket::tls::Config::builder();
+    tls.add_trust(&certificate).expect("certificate");
+    tls.server(websocket::tls::PrivateKey::new(key), [certificate]).expect("certificate and key");
+    tls.finish()
 }
 
 fn version() -> &'static str {
@@ -92,7 +135,7 @@ fn node(args: &Args) -> (Swarm<Node>, streams::Opener) {
         streams,
     };
     let config = swarm::Config::with_tokio_executor().with_idle_connection_timeout(Duration::from_secs(600));
-    (Swarm::new(transport(&key, &args.security, &args.muxer), node, key.public().to_peer_id(), config), opener)
+    (Swarm::new(transport(&key, args), node, key.public().to_peer_id(), config), opener)
 }
 
 // ---------------------------------------------------------------- listener
@@ -210,6 +253,10 @@ struct Connected {
 /// connect dials, and then drives the swarm in a task of its own.
 async fn connect(args: &Args, to: Multiaddr) -> Result<Connected> {
     let (mut swarm, opener) = node(args);
+    if args.transport == "webrtc-direct" {
+        // rust-libp2p dials WebRTC from the socket of a listener only.
+        swarm.listen_on("/ip4/127.0.0.1/udp/0/webrtc-direct".parse().unwrap()).map_err(Error::other)?;
+    }
     swarm.dial(to).map_err(Error::other)?;
     loop {
         match swarm.select_next_some().await {
@@ -261,7 +308,7 @@ impl Dialer {
         match name {
             "connect" => {
                 self.conn = Some(connect(&self.args, self.args.to.parse().map_err(Error::other)?).await?);
-                Ok(format!("{} {}, nothing else offered", self.args.security, self.args.muxer))
+                Ok(format!("{} {} {}, nothing else offered", self.args.transport, self.args.security, self.args.muxer))
             }
             "wrongpeer" => {
                 let mut to: Multiaddr = self.args.to.parse().map_err(Error::other)?;
@@ -320,7 +367,7 @@ impl Dialer {
         if info.agent_version.is_empty() {
             return Err(err("no agent version"));
         }
-        if !info.observed_addr.to_string().starts_with("/ip4/127.0.0.1/tcp/") {
+        if !info.observed_addr.to_string().starts_with("/ip4/127.0.0.1/") {
             return Err(err(format!("observed address {}", info.observed_addr)));
         }
         if !self.args.to.ends_with(&format!("/p2p/{}", info.public_key.to_peer_id())) {
@@ -402,10 +449,12 @@ async fn dial(args: Args) -> bool {
     all_ok
 }
 
-struct Args { listen: String, to: String, security: String, muxer: String, checks: String }
+struct Args { listen: String, to: String, transport: String, security: String, muxer: String, cert: String, checks: String }
 
 #[tokio::main]
 async fn main() {
+    // libp2p brings two, so that the DTLS of libp2p-webrtc does not know which.
+    rustls::crypto::ring::default_provider().install_default().expect("the first");
     let argv: Vec<String> = std::env::args().collect();
     let flag = |name: &str, default: &str| {
         argv.iter().position(|a| a == name).and_then(|i| argv.get(i + 1)).cloned().unwrap_or(default.into())
@@ -413,13 +462,16 @@ async fn main() {
     let args = Args {
         listen: flag("--listen", "/ip4/127.0.0.1/tcp/0"),
         to: flag("--to", ""),
+        transport: flag("--transport", "tcp"),
         security: flag("--security", "noise"),
         muxer: flag("--muxer", "yamux"),
+        cert: flag("--cert", ""),
         checks: flag("--checks", CHECKS),
     };
     let ok = match argv.get(1).map(String::as_str) {
         Some("features") => {
             println!("{}", json!({"name": "rust-libp2p", "version": version(),
+                "transport": ["tcp", "ws", "wss", "quic", "webrtc-direct"],
                 "security": ["noise", "tls", "plaintext"], "muxer": ["yamux", "mplex"]}));
             true
         }
