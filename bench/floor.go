@@ -33,7 +33,7 @@ func (f *floor) secure(c net.Conn, client bool) (net.Conn, error) {
 }
 
 func (f *floor) listen() (string, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	l, err := net.Listen("tcp", loopback()+":0")
 	if err != nil {
 		return "", err
 	}

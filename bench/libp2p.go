@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"io"
+	"net"
 
 	"github.com/libp2p/go-libp2p"
 	"github.com/libp2p/go-libp2p/core/crypto"
@@ -22,9 +23,15 @@ import (
 	"github.com/libp2p/go-libp2p/p2p/net/upgrader"
 	"github.com/libp2p/go-libp2p/p2p/security/noise"
 	tls "github.com/libp2p/go-libp2p/p2p/security/tls"
+	libp2pquic "github.com/libp2p/go-libp2p/p2p/transport/quic"
+	"github.com/libp2p/go-libp2p/p2p/transport/quicreuse"
 	"github.com/libp2p/go-libp2p/p2p/transport/tcp"
+	libp2pwebrtc "github.com/libp2p/go-libp2p/p2p/transport/webrtc"
+	"github.com/libp2p/go-libp2p/p2p/transport/websocket"
+	libp2pwebtransport "github.com/libp2p/go-libp2p/p2p/transport/webtransport"
 	ma "github.com/multiformats/go-multiaddr"
 	"github.com/multiformats/go-multistream"
+	"github.com/quic-go/quic-go"
 )
 
 type libp2pImpl struct {
@@ -35,7 +42,8 @@ type libp2pImpl struct {
 
 var muxers = []upgrader.StreamMuxer{{ID: yamux.ID, Muxer: yamux.DefaultTransport}}
 
-// newLibp2p makes a host with TCP and one security protocol: a default node, or
+// newLibp2p makes a host with TCP and one security protocol, or with Noise on
+// WebSocket, or QUIC: a default node, or
 // a swarm with as little around it as there can be. The resource manager has
 // no limits; that it accounts at all is the default, and stays.
 func newLibp2p(security string, services bool) (impl, error) {
@@ -43,7 +51,7 @@ func newLibp2p(security string, services bool) (impl, error) {
 	if err != nil {
 		return nil, err
 	}
-	listen := "/ip4/127.0.0.1/tcp/0"
+	listen := "/ip4/" + loopback() + "/tcp/0"
 	if services {
 		l := &libp2pImpl{pool: make(chan host.Host, 16)}
 		for range cap(l.pool) {
@@ -76,27 +84,41 @@ func newLibp2p(security string, services bool) (impl, error) {
 	}
 	ps.AddPrivKey(id, key)
 	ps.AddPubKey(id, pub)
-	var st sec.SecureTransport
-	if security == "tls" {
-		st, err = tls.New(tls.ID, key, muxers)
-	} else {
-		st, err = noise.New(noise.ID, key, muxers)
-	}
-	if err != nil {
-		return nil, err
-	}
 	bus := eventbus.NewBus()
 	sw, err := swarm.NewSwarm(id, ps, bus, swarm.WithResourceManager(rm))
 	if err != nil {
 		return nil, err
 	}
-	up, err := upgrader.New([]sec.SecureTransport{st}, muxers, nil, rm, nil)
-	if err != nil {
-		return nil, err
-	}
-	tr, err := tcp.NewTCPTransport(up, rm, nil)
-	if err != nil {
-		return nil, err
+	var tr transport.Transport
+	switch security {
+	case "webrtc":
+		listen = "/ip4/" + loopback() + "/udp/0/webrtc-direct"
+		listenUDP := func(network string, at *net.UDPAddr) (net.PacketConn, error) { return net.ListenUDP(network, at) }
+		if tr, err = libp2pwebrtc.New(key, nil, nil, rm, listenUDP); err != nil {
+			return nil, err
+		}
+	case "quic", "webtransport":
+		cm, err := quicreuse.NewConnManager(quic.StatelessResetKey{}, quic.TokenGeneratorKey{})
+		if err != nil {
+			return nil, err
+		}
+		listen = "/ip4/" + loopback() + "/udp/0/quic-v1"
+		if security == "quic" {
+			tr, err = libp2pquic.NewTransport(key, cm, nil, nil, rm)
+		} else {
+			listen += "/webtransport"
+			tr, err = libp2pwebtransport.New(key, nil, cm, nil, rm)
+		}
+		if err != nil {
+			return nil, err
+		}
+	default:
+		if security == "ws" {
+			listen += "/ws"
+		}
+		if tr, err = newPipe(security, key, rm); err != nil {
+			return nil, err
+		}
 	}
 	if err := sw.AddTransport(tr); err != nil {
 		return nil, err
@@ -105,6 +127,27 @@ func newLibp2p(security string, services bool) (impl, error) {
 		return nil, err
 	}
 	return &libp2pImpl{h: blankhost.NewBlankHost(sw, blankhost.WithEventBus(bus)), sw: sw}, nil
+}
+
+func newPipe(security string, key crypto.PrivKey, rm network.ResourceManager) (transport.Transport, error) {
+	var st sec.SecureTransport
+	var err error
+	if security == "tls" {
+		st, err = tls.New(tls.ID, key, muxers)
+	} else {
+		st, err = noise.New(noise.ID, key, muxers)
+	}
+	if err != nil {
+		return nil, err
+	}
+	up, err := upgrader.New([]sec.SecureTransport{st}, muxers, nil, rm, nil)
+	if err != nil {
+		return nil, err
+	}
+	if security == "ws" {
+		return websocket.New(up, rm, nil)
+	}
+	return tcp.NewTCPTransport(up, rm, nil)
 }
 
 func (l *libp2pImpl) listen() (string, error) {

@@ -22,25 +22,29 @@ type load struct {
 }
 
 var loads = []load{
-	{"bulk up, 1 stream", "MB", secured, true, bulk(protoSink, 1)},
-	{"bulk up, 10 streams", "MB", secured, false, bulk(protoSink, 10)},
-	{"bulk up, 100 streams", "MB", secured, false, bulk(protoSink, 100)},
-	{"bulk down, 1 stream", "MB", secured, true, bulk(protoFlow, 1)},
-	{"bulk down, 10 streams", "MB", secured, false, bulk(protoFlow, 10)},
-	{"bulk down, 100 streams", "MB", secured, false, bulk(protoFlow, 100)},
-	{"round trip of 32 B", "trip", secured, true, roundTrips},
+	{"bulk up, 1 stream", "MB", transports, true, bulk(protoSink, 1)},
+	{"bulk up, 10 streams", "MB", all, false, bulk(protoSink, 10)},
+	{"bulk up, 100 streams", "MB", all, false, bulk(protoSink, 100)},
+	{"bulk down, 1 stream", "MB", transports, true, bulk(protoFlow, 1)},
+	{"bulk down, 10 streams", "MB", all, false, bulk(protoFlow, 10)},
+	{"bulk down, 100 streams", "MB", all, false, bulk(protoFlow, 100)},
+	{"round trip of 32 B", "trip", all, true, roundTrips(1, 32)},
+	{"round trips of 1 KiB on 10 streams", "trip", all, false, roundTrips(10, 1<<10)},
+	{"round trips of 1 KiB on 100 streams", "trip", all, false, roundTrips(100, 1<<10)},
 	{"32 B writes on one stream", "write", secured, true, smallWrites},
-	{"open, echo 1 B, close; one at a time", "stream", secured, false, streams(1)},
-	{"open, echo 1 B, close; 64 at a time", "stream", secured, false, streams(64)},
-	{"connect, echo 1 B; one at a time", "conn", secured, true, connects(1)},
-	{"connect, echo 1 B; 16 at a time", "conn", secured, true, connects(16)},
+	{"open, echo 1 B, close; one at a time", "stream", all, false, streams(1)},
+	{"open, echo 1 B, close; 64 at a time", "stream", transports, false, streams(64)},
+	{"connect, echo 1 B; one at a time", "conn", transports, true, connects(1)},
+	{"connect, echo 1 B; 16 at a time", "conn", transports, true, connects(16)},
 	{"connect, echo 1 B, default nodes; one at a time", "conn", nodes, false, connects(1)},
 	{"connect, echo 1 B, default nodes; 16 at a time", "conn", nodes, false, connects(16)},
 }
 
 var (
-	secured = []string{"noise", "tls"}
-	nodes   = []string{"node"}
+	secured    = []string{"noise", "tls"}
+	all        = []string{"noise", "tls", "quic"}
+	transports = []string{"noise", "tls", "quic", "ws", "webtransport", "webrtc"} // ws has Noise within
+	nodes      = []string{"node"}
 )
 
 // bulk moves as much as it can over n streams at once.
@@ -98,7 +102,8 @@ func flow(ctx context.Context, c conn, proto string, end time.Time) (int64, erro
 		}
 		return moved, nil
 	}
-	for time.Now().Before(end) {
+	// Once at least: CloseWrite alone would not say which protocol it ends.
+	for first := true; first || time.Now().Before(end); first = false {
 		n, err := st.Write(buf)
 		moved += int64(n)
 		if err != nil {
@@ -112,19 +117,25 @@ func flow(ctx context.Context, c conn, proto string, end time.Time) (int64, erro
 	return moved, err
 }
 
-// roundTrips echoes 32 bytes on a stream that stays open.
-func roundTrips(ctx context.Context, s impl, addr string, d time.Duration) (float64, error) {
-	c, err := s.dial(ctx, addr)
-	if err != nil {
-		return 0, err
+// roundTrips echoes size bytes on each of n streams that stay open.
+func roundTrips(n, size int) func(context.Context, impl, string, time.Duration) (float64, error) {
+	return func(ctx context.Context, s impl, addr string, d time.Duration) (float64, error) {
+		c, err := s.dial(ctx, addr)
+		if err != nil {
+			return 0, err
+		}
+		defer c.Close()
+		trips := make([]func() error, n)
+		for i := range trips {
+			st, err := c.open(ctx, protoEcho)
+			if err != nil {
+				return 0, err
+			}
+			defer st.Close()
+			trips[i] = trip(st, size)
+		}
+		return atOnce(n, n, func(i int) (float64, error) { return until(d, trips[i]) })
 	}
-	defer c.Close()
-	st, err := c.open(ctx, protoEcho)
-	if err != nil {
-		return 0, err
-	}
-	defer st.Close()
-	return until(d, func() error { return echo(st, 32) })
 }
 
 // smallWrites writes 32 bytes at a time.
@@ -159,13 +170,13 @@ func streams(n int) func(context.Context, impl, string, time.Duration) (float64,
 			return 0, err
 		}
 		defer c.Close()
-		return parallel(n, d, func() error {
+		return repeat(n, d, func() error {
 			st, err := c.open(ctx, protoEcho)
 			if err != nil {
 				return err
 			}
 			defer st.Close()
-			return echo(st, 1)
+			return trip(st, 1)()
 		})
 	}
 }
@@ -173,7 +184,7 @@ func streams(n int) func(context.Context, impl, string, time.Duration) (float64,
 // connects makes a fresh connection, echoes a byte and closes it, n at a time.
 func connects(n int) func(context.Context, impl, string, time.Duration) (float64, error) {
 	return func(ctx context.Context, s impl, addr string, d time.Duration) (float64, error) {
-		return parallel(n, d, func() error {
+		return repeat(n, d, func() error {
 			c, err := s.dial(ctx, addr)
 			if err != nil {
 				return err
@@ -184,18 +195,9 @@ func connects(n int) func(context.Context, impl, string, time.Duration) (float64
 				return err
 			}
 			defer st.Close()
-			return echo(st, 1)
+			return trip(st, 1)()
 		})
 	}
-}
-
-func echo(st stream, n int) error {
-	var b [64]byte
-	if _, err := st.Write(b[:n]); err != nil {
-		return err
-	}
-	_, err := io.ReadFull(st, b[:n])
-	return err
 }
 
 func until(d time.Duration, f func() error) (float64, error) {
@@ -208,22 +210,7 @@ func until(d time.Duration, f func() error) (float64, error) {
 	return float64(n), nil
 }
 
-func parallel(n int, d time.Duration, f func() error) (float64, error) {
-	var total atomic.Int64
-	var failed atomic.Pointer[error]
-	var wg sync.WaitGroup
-	for range n {
-		wg.Go(func() {
-			k, err := until(d, f)
-			total.Add(int64(k))
-			if err != nil {
-				failed.Store(&err)
-			}
-		})
-	}
-	wg.Wait()
-	if err := failed.Load(); err != nil {
-		return 0, *err
-	}
-	return float64(total.Load()), nil
+// repeat lets n goroutines repeat f for d.
+func repeat(n int, d time.Duration, f func() error) (float64, error) {
+	return atOnce(n, n, func(int) (float64, error) { return until(d, f) })
 }

@@ -5,7 +5,10 @@ import (
 	"log/slog"
 
 	"github.com/plexus-p2p/plexus"
+	"github.com/plexus-p2p/plexus/muxer"
+	"github.com/plexus-p2p/plexus/muxer/yamux"
 	"github.com/plexus-p2p/plexus/node"
+	"github.com/plexus-p2p/plexus/node/full"
 	"github.com/plexus-p2p/plexus/peer"
 	"github.com/plexus-p2p/plexus/security"
 	"github.com/plexus-p2p/plexus/security/noise"
@@ -18,16 +21,29 @@ type plexusImpl struct{ h *plexus.Host }
 // take any number of connections of one peer, as go-libp2p's is told to.
 func newPlexus(sec string, services bool) (impl, error) {
 	cfg := node.Config{
-		Listen:     []string{"/ip4/127.0.0.1/tcp/0"},
+		Listen:     []string{"/ip4/" + loopback() + "/tcp/0"},
 		NoServices: !services,
+		Muxers:     []muxer.Muxer{&yamux.Muxer{MaxStreams: -1}},
 		Limits:     plexus.Limits{Conns: -1, ConnsPerPeer: -1, Streams: -1},
 		Logger:     slog.New(slog.DiscardHandler),
 	}
 	switch sec {
 	case "noise":
 		cfg.Security = []security.Protocol{&noise.Protocol{}}
+	case "ws":
+		cfg.Security = []security.Protocol{&noise.Protocol{}}
+		cfg.Transports = full.Transports
+		cfg.Listen[0] += "/ws"
 	case "tls":
 		cfg.Security = []security.Protocol{&tls.Protocol{}}
+	case "quic":
+		cfg.Listen = []string{"/ip4/" + loopback() + "/udp/0/quic-v1"}
+	case "webtransport":
+		cfg.Transports = full.Transports
+		cfg.Listen = []string{"/ip4/" + loopback() + "/udp/0/quic-v1/webtransport"}
+	case "webrtc":
+		cfg.Transports = full.Transports
+		cfg.Listen = []string{"/ip4/" + loopback() + "/udp/0/webrtc-direct"}
 	}
 	h, err := node.New(cfg)
 	return plexusImpl{h}, err

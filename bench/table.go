@@ -25,7 +25,7 @@ type row struct {
 // rows sums the samples up, in the order of the loads.
 func rows(samples map[cell][]sample) (all []row) {
 	for _, l := range loads {
-		for _, stack := range l.stacks() {
+		for _, stack := range l.stacks(true) {
 			ss := samples[cell{l.name, stack}]
 			if len(ss) == 0 {
 				continue

@@ -1,0 +1,34 @@
+#!/usr/bin/env bash
+# Writes docs/profiles: where the CPU time of a load goes, a file for each. The loads run
+# on plexus alone, so that their profiles do not mix.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+bench=$(mktemp) dir=$(mktemp -d)
+trap 'rm -rf "$bench" "$dir"' EXIT
+(cd bench && go build -buildvcs=false -o "$bench" .)
+rm -rf docs/profiles
+mkdir -p docs/profiles
+
+profile() { # name, load, stack, time
+	rm -f "$dir"/*
+	"$bench" -rounds 3 -time "${4:-2s}" -only "$2" -stack "^$3\$" -profile "$dir" >"$dir/table" 2>/dev/null
+	{
+		grep '^|' "$dir/table"
+		for end in client server; do
+			printf '\n%s\n' "$end"
+			go tool pprof -top -nodecount=18 "$bench" "$dir/${3//\//-}-$end.pprof" 2>/dev/null | grep -vE '^(File|Build ID|Type|Time|Dropped)'
+		done
+	} >"docs/profiles/$1.txt"
+	echo "docs/profiles/$1.txt"
+}
+
+profile bulk-noise 'bulk up, 1 stream' plexus/noise
+profile bulk-tls 'bulk up, 1 stream' plexus/tls
+profile round-trip 'round trip of' plexus/noise
+profile open-one 'open, echo 1 B, close; one' plexus/noise
+profile open-64 'open, echo 1 B, close; 64' plexus/noise
+# Ports that connections had stay taken for a minute. With many of them, looking for a free
+# one is all that a profile shows.
+profile connect-noise '^connect, echo 1 B; 16' plexus/noise 700ms
+profile connect-tls '^connect, echo 1 B; 16' plexus/tls 700ms
+profile connect-node 'default nodes; 16' plexus/node 700ms
