@@ -244,7 +244,8 @@ func TestFigureSize(t *testing.T) {
 	}{
 		{"tcphost", "a host with TCP, Noise and yamux", 8, 20, []string{"quic", "pion"}},
 		{"quicnode", "a default node, with TCP and QUIC", 10, 22, []string{"pion"}},
-		{"fullnode", "a node with all transports", 13, 34, nil},
+		{"webrtchost", "a host with WebRTC-direct alone", 6, 24, []string{"quic-go", "pion/ice"}},
+		{"fullnode", "a node with all transports", 13, 28, []string{"pion/ice"}},
 	} {
 		bin := filepath.Join(t.TempDir(), p.dir)
 		if out, err := exec.Command("go", "build", "-ldflags", "-s -w", "-o", bin, "./testdata/"+p.dir).CombinedOutput(); err != nil {

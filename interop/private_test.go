@@ -17,7 +17,7 @@ import (
 	"github.com/plexus-p2p/plexus/node"
 	"github.com/plexus-p2p/plexus/peer"
 	"github.com/plexus-p2p/plexus/transport"
-	"github.com/plexus-p2p/plexus/transport/webrtc"
+	"github.com/plexus-p2p/plexus/transport/webrtc/private"
 	"github.com/plexus-p2p/plexus/transport/websocket"
 )
 
@@ -25,7 +25,7 @@ import (
 // connection for WebRTC: it dials the node, and is dialed by it.
 func TestPrivateBrowser(t *testing.T) {
 	_, run, chromium := browser(t)
-	p := new(webrtc.Private)
+	p := new(private.Transport)
 	h, err := node.New(node.Config{
 		Listen: []string{"/ip4/127.0.0.1/tcp/0/ws", "/webrtc"},
 		Transports: func(cfg node.Config) ([]transport.Pipes, []transport.Sessions) {
@@ -46,13 +46,13 @@ func TestPrivateBrowser(t *testing.T) {
 		if err != nil {
 			return nil, peer.PubKey{}, err
 		}
-		s, err := h.Open(ctx, id, webrtc.SignalingProtocol)
+		s, err := h.Open(ctx, id, private.SignalingProtocol)
 		if err != nil {
 			return nil, peer.PubKey{}, err
 		}
 		return s, s.Conn().Key(), nil
 	}
-	h.Handle(webrtc.SignalingProtocol, func(ctx context.Context, s *plexus.Stream) error {
+	h.Handle(private.SignalingProtocol, func(ctx context.Context, s *plexus.Stream) error {
 		return p.Signal(ctx, s, s.Conn().Key())
 	})
 	const echo = "/plexus/echo/1.0.0"

@@ -16,6 +16,7 @@ import (
 	"github.com/plexus-p2p/plexus/internal/slots"
 	"github.com/plexus-p2p/plexus/transport"
 	"github.com/plexus-p2p/plexus/transport/internal/room"
+	"github.com/plexus-p2p/plexus/transport/internal/rtc"
 	"github.com/plexus-p2p/plexus/transport/udp"
 )
 
@@ -40,9 +41,6 @@ const (
 	// amplification is how many times more we send to an address than has come from it,
 	// before it has shown that it gets what we send.
 	amplification = 3
-
-	// maxQueue is how many packets wait for the goroutine of a connection.
-	maxQueue = 256
 
 	firstRepeat = 250 * time.Millisecond // of a STUN request that is not answered
 	socketSize  = 2 << 20                // bytes that a socket holds, where the system lets us choose
@@ -75,7 +73,7 @@ type seen struct {
 
 type listener struct {
 	m        *mux
-	accepted chan *session
+	accepted chan *rtc.Session
 	ctx      context.Context // ends with the listener
 	cancel   context.CancelFunc
 	wg       sync.WaitGroup // handshakes
@@ -110,7 +108,7 @@ func (t *Transport) listen(ctx context.Context, on netip.AddrPort) (*listener, e
 	if m.listener != nil {
 		return nil, &net.OpError{Op: "listen", Net: "webrtc-direct", Addr: addr{m.at, nil}, Err: syscall.EADDRINUSE}
 	}
-	l := &listener{m: m, accepted: make(chan *session)}
+	l := &listener{m: m, accepted: make(chan *rtc.Session)}
 	l.ctx, l.cancel = context.WithCancel(context.Background())
 	m.listener = l
 	return l, nil
@@ -166,7 +164,7 @@ func (m *mux) leave() {
 
 // run reads the port.
 func (m *mux) run() {
-	buf := make([]byte, maxDatagram)
+	buf := make([]byte, rtc.MaxDatagram)
 	for {
 		n, from, err := m.pc.ReadFrom(buf)
 		if err != nil {
@@ -245,13 +243,11 @@ func (m *mux) onDTLS(b []byte, at netip.AddrPort, from net.Addr) {
 	f := m.flows[at]
 	if f != nil {
 		m.mu.Unlock()
-		f.put(b)
+		f.Put(b)
 		return
 	}
 	l := m.listener
-	r, _, ok := nextRecord(b)
-	const clientHello = 1
-	if l == nil || !ok || r.typ != recordHandshake || r.epoch != 0 || len(r.fragment) == 0 || r.fragment[0] != clientHello {
+	if l == nil || !rtc.IsClientHello(b) {
 		m.mu.Unlock()
 		return
 	}
@@ -261,12 +257,12 @@ func (m *mux) onDTLS(b []byte, at netip.AddrPort, from net.Addr) {
 		return
 	}
 	f = &flow{m: m, at: at, to: from}
-	f.init()
+	f.Init()
 	f.credit.Store(int64(amplification * bytes))
 	m.flows[at] = f
 	l.wg.Add(1)
 	m.mu.Unlock()
-	f.put(b)
+	f.Put(b)
 	m.room.Add(f)
 	go func() { // ends with l, or after handshakeTime, or when somebody accepts
 		defer l.wg.Done()
@@ -280,88 +276,40 @@ func (l *listener) handshake(f *flow) {
 	ctx, cancel := context.WithTimeout(l.ctx, handshakeTime)
 	defer cancel()
 	t := l.m.t
-	sec, err := secure(ctx, f, false, t.cert, nil)
+	sec, err := rtc.Secure(ctx, f, false, t.cert, nil)
 	if err != nil {
 		l.m.room.Remove(f)
 		return
 	}
 	f.valid.Store(true)
-	s := newSession(sec, false, addr{l.m.at, t.hash}, addr{f.at, nil})
-	if err := t.authenticate(ctx, s, ""); err != nil || !l.m.room.Remove(f) {
-		s.Close(ended, 0)
+	s := rtc.NewSession(sec, false, addr{l.m.at, t.hash}, addr{f.at, nil})
+	if err := s.Authenticate(ctx, t.Key, ""); err != nil || !l.m.room.Remove(f) {
+		s.Drop()
 		return
 	}
 	select {
 	case l.accepted <- s:
 	case <-l.ctx.Done():
-		s.Close(ended, 0)
+		s.Drop()
 	}
 }
 
 // flow is the packets between us and one address, as a net.Conn.
 type flow struct {
-	inbox
-	m    *mux
-	at   netip.AddrPort
-	to   net.Addr
-	once sync.Once
+	rtc.Inbox
+	m  *mux
+	at netip.AddrPort
+	to net.Addr
 
 	valid  atomic.Bool  // the peer gets what we send
 	credit atomic.Int64 // bytes that we may send before
 }
 
-func (f *flow) put(b []byte) {
+func (f *flow) Put(b []byte) {
 	if !f.valid.Load() {
 		f.credit.Add(int64(amplification * len(b)))
 	}
-	f.inbox.put(b)
-}
-
-// inbox is the packets that wait for the goroutine of a connection.
-type inbox struct {
-	queue  chan []byte
-	closed chan struct{}
-
-	deadline struct {
-		sync.Mutex
-		t       time.Time
-		changed chan struct{}
-	}
-}
-
-func (f *inbox) init() {
-	f.queue, f.closed = make(chan []byte, maxQueue), make(chan struct{})
-	f.deadline.changed = make(chan struct{})
-}
-
-func (f *inbox) put(b []byte) {
-	select {
-	case f.queue <- append([]byte(nil), b...):
-	default:
-	}
-}
-
-func (f *inbox) Read(p []byte) (int, error) {
-	select { // the fast way
-	case b := <-f.queue:
-		return copy(p, b), nil
-	default:
-	}
-	for {
-		f.deadline.Lock()
-		t, changed := f.deadline.t, f.deadline.changed
-		f.deadline.Unlock()
-		if !t.IsZero() { // none but such that have passed are set
-			return 0, os.ErrDeadlineExceeded
-		}
-		select {
-		case b := <-f.queue:
-			return copy(p, b), nil
-		case <-f.closed:
-			return 0, net.ErrClosed
-		case <-changed:
-		}
-	}
+	f.Inbox.Put(b)
 }
 
 func (f *flow) Write(b []byte) (int, error) {
@@ -373,32 +321,17 @@ func (f *flow) Write(b []byte) (int, error) {
 }
 
 func (f *flow) Close() error {
-	f.once.Do(func() {
-		close(f.closed)
+	if f.Shut() {
 		f.m.mu.Lock()
 		delete(f.m.flows, f.at)
 		f.m.mu.Unlock()
 		f.m.leave()
-	})
+	}
 	return nil
 }
 
 func (f *flow) LocalAddr() net.Addr  { return net.UDPAddrFromAddrPort(f.m.at) }
 func (f *flow) RemoteAddr() net.Addr { return f.to }
-
-// SetReadDeadline takes no time but the past, and none.
-func (f *inbox) SetReadDeadline(t time.Time) error {
-	f.deadline.Lock()
-	defer f.deadline.Unlock()
-	f.deadline.t = t
-	close(f.deadline.changed)
-	f.deadline.changed = make(chan struct{})
-	return nil
-}
-
-func (f *inbox) SetDeadline(t time.Time) error { return f.SetReadDeadline(t) }
-
-func (f *inbox) SetWriteDeadline(time.Time) error { return nil }
 
 // dialed is the packets of a client, on a socket of its own, as a net.Conn. DTLS begins
 // at once, with STUN: a server that takes no DTLS before its answer gets the first

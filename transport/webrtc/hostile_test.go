@@ -20,6 +20,7 @@ import (
 	"github.com/plexus-p2p/plexus/peer"
 	"github.com/plexus-p2p/plexus/simnet"
 	"github.com/plexus-p2p/plexus/transport"
+	"github.com/plexus-p2p/plexus/transport/internal/rtc"
 )
 
 func newKey(t testing.TB) peer.PrivKey {
@@ -76,8 +77,8 @@ func (w *world) held() (flows, addrs int) {
 	return len(m.flows), len(m.seen)
 }
 
-// pair connects an honest client, and returns both ends, which are served.
-func (w *world) pair(t *testing.T) (c, s *session, accepted chan muxer.Stream) {
+// welcome connects an honest client, and leaves it connected.
+func (w *world) welcome(t *testing.T) {
 	t.Helper()
 	client := &Transport{Key: newKey(t), Network: w.net.Host("10.0.0.2")}
 	ends := make(chan transport.Session, 1)
@@ -90,11 +91,8 @@ func (w *world) pair(t *testing.T) (c, s *session, accepted chan muxer.Stream) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c, s, accepted = d.(*session), (<-ends).(*session), make(chan muxer.Stream, 2*maxStreams)
-	go c.Serve(func(st muxer.Stream) { st.Reset(0) })
-	go s.Serve(func(st muxer.Stream) { accepted <- st })
-	t.Cleanup(func() { c.Close(ended, 0); s.Close(ended, 0) })
-	return c, s, accepted
+	accepted := <-ends
+	t.Cleanup(func() { d.(*rtc.Session).Drop(); accepted.(*rtc.Session).Drop() })
 }
 
 func requestOf(t *testing.T, c credentials) []byte {
@@ -136,7 +134,7 @@ func TestSTUNFlood(t *testing.T) {
 		if flows, addrs := w.held(); flows != 0 || addrs > maxSeen {
 			t.Errorf("%d connections, %d addresses are held", flows, addrs)
 		}
-		w.pair(t)
+		w.welcome(t)
 	})
 }
 
@@ -195,7 +193,7 @@ func (r *recorder) Write(b []byte) (int, error) {
 // clientHello returns the first packet of a client.
 func clientHello(t *testing.T) []byte {
 	t.Helper()
-	cert, err := newCertificate(newKey(t))
+	cert, err := rtc.NewCertificate(newKey(t))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -206,7 +204,7 @@ func clientHello(t *testing.T) []byte {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		secure(ctx, r, true, cert, nil)
+		rtc.Secure(ctx, r, true, cert, nil)
 	}()
 	hello := <-r.first
 	cancel()
@@ -243,7 +241,7 @@ func TestHandshakeFlood(t *testing.T) {
 		if flows, _ := w.held(); flows == 0 || flows > maxHandshakesEach {
 			t.Errorf("%d handshakes of one address", flows)
 		}
-		w.pair(t)
+		w.welcome(t)
 		time.Sleep(handshakeTime)
 		if flows, _ := w.held(); flows != 1 {
 			t.Errorf("%d connections are left", flows)
@@ -272,7 +270,7 @@ func TestHandshakesInAll(t *testing.T) {
 		if flows, _ := w.held(); flows != maxHandshakes {
 			t.Errorf("%d handshakes, want %d", flows, maxHandshakes)
 		}
-		w.pair(t)
+		w.welcome(t)
 	})
 }
 
@@ -288,11 +286,10 @@ func TestSilentAfterDTLS(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		sec, err := secure(t.Context(), c, true, client.cert, nil)
-		if err != nil {
+		defer c.Close()
+		if _, err := rtc.Secure(t.Context(), c, true, client.cert, nil); err != nil {
 			t.Fatal(err)
 		}
-		defer sec.path.Close()
 		time.Sleep(handshakeTime / 2)
 		if flows, _ := w.held(); flows != 1 {
 			t.Errorf("%d connections", flows)
@@ -341,170 +338,6 @@ func TestCertificate(t *testing.T) {
 	}
 }
 
-// Messages that make no sense cost the stream, and not the connection.
-func TestBadMessages(t *testing.T) {
-	long := appendMessage(nil, message{flag: flagNone, payload: make([]byte, maxReceive)})
-	for name, b := range map[string][]byte{
-		"no protobuf":     {3, 0xff, 0xff, 0xff},
-		"a length of 2³²": {0xff, 0xff, 0xff, 0xff, 0x0f},
-		"a field cut off": {2, 0x12, 5},
-		"too long":        long,
-	} {
-		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				w := newWorld(t)
-				c, s, accepted := w.pair(t)
-				st, err := c.Open(t.Context())
-				if err != nil {
-					t.Fatal(err)
-				}
-				bad := st.(*stream)
-				c.mu.Lock()
-				bad.announce()
-				c.assoc.Send(bad.id, ppidBinary, b)
-				c.unlock()
-				end := <-accepted
-				_, err = end.Read(make([]byte, 1))
-				var reset *muxer.StreamError
-				if !errors.As(err, &reset) || reset.Code != muxer.StreamProtocolViolation || reset.Remote {
-					t.Errorf("read: %v", err)
-				}
-				_, err = st.Read(make([]byte, 1))
-				if !errors.As(err, &reset) || reset.Code != muxer.StreamProtocolViolation || !reset.Remote {
-					t.Errorf("who sent it reads: %v", err)
-				}
-				echoOnce(t, c, accepted)
-				time.Sleep(2 * closeWait)
-				if n, held := s.Stats().Streams, s.Stats().Received; n != 0 || held != 0 {
-					t.Errorf("%d streams, %d bytes are held", n, held)
-				}
-			})
-		})
-	}
-}
-
-// echoOnce shows that a connection works.
-func echoOnce(t *testing.T, c *session, accepted chan muxer.Stream) {
-	t.Helper()
-	st, err := c.Open(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer st.Close()
-	st.Write([]byte("hello"))
-	end := <-accepted
-	defer end.Close()
-	b := make([]byte, 5)
-	if _, err := io.ReadFull(end, b); err != nil || string(b) != "hello" {
-		t.Errorf("got %q, %v", b, err)
-	}
-}
-
-// A message of 257 KiB is taken, also where it comes in pieces or beside others.
-func TestPieces(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t)
-		c, _, accepted := w.pair(t)
-		st, _ := c.Open(t.Context())
-		x := st.(*stream)
-		payload := make([]byte, maxReceive-10)
-		for i := range payload {
-			payload[i] = byte(i * 7)
-		}
-		all := appendMessage(nil, message{flag: flagNone, payload: payload})
-		all = append(all, appendMessage(nil, message{flag: flagNone, payload: []byte("and more")})...)
-		all = append(all, appendMessage(nil, message{flag: flagFin})...)
-		c.mu.Lock()
-		x.announce()
-		for len(all) > 0 {
-			n := min(len(all), 1+len(all)%5000)
-			c.assoc.Send(x.id, ppidBinary, all[:n:n])
-			all = all[n:]
-		}
-		c.unlock()
-		got, err := io.ReadAll(<-accepted)
-		if err != nil || !bytes.Equal(got, append(payload, "and more"...)) {
-			t.Errorf("got %d bytes, %v", len(got), err)
-		}
-	})
-}
-
-// A peer may have so many streams, and further ones are reset.
-func TestTooManyStreams(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t)
-		c, s, accepted := w.pair(t)
-		for range maxStreams {
-			st, err := c.Open(t.Context())
-			if err != nil {
-				t.Fatal(err)
-			}
-			st.Write([]byte("x"))
-			<-accepted
-		}
-		st, err := c.Open(t.Context())
-		if err != nil {
-			t.Fatal(err)
-		}
-		st.Write([]byte("x"))
-		var reset *muxer.StreamError
-		if _, err := st.Read(make([]byte, 1)); !errors.As(err, &reset) || reset.Code != muxer.StreamResourceLimitExceeded {
-			t.Errorf("one stream too many: %v", err)
-		}
-		if n := s.Stats().Streams; n != maxStreams {
-			t.Errorf("%d streams", n)
-		}
-	})
-}
-
-// A peer that is gone is noticed after half a minute; one that is idle is not.
-func TestGone(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t)
-		c, s, accepted := w.pair(t)
-		time.Sleep(10 * time.Minute)
-		echoOnce(t, c, accepted)
-		c.conn.path.(*dialed).PacketConn.Close() // without a word
-		begin := time.Now()
-		<-s.over
-		if took := time.Since(begin); took > 31*time.Second || !errors.Is(s.end, ErrSilent) {
-			t.Errorf("%v after %v", s.end, took)
-		}
-	})
-}
-
-// TestFirstMessage: the server leaves the client the time to open channel 0.
-func TestFirstMessage(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t)
-		client := &Transport{Key: newKey(t), Network: w.net.Host("10.0.0.2")}
-		if err := client.init(); err != nil {
-			t.Fatal(err)
-		}
-		c, err := client.dial(t.Context(), w.to)
-		if err != nil {
-			t.Fatal(err)
-		}
-		sec, err := secure(t.Context(), c, true, client.cert, func([]byte) error { return nil })
-		if err != nil {
-			t.Fatal(err)
-		}
-		s := newSession(sec, true, addr{}, addr{})
-		st := s.add(0)
-		st.opened = true
-		s.start()
-		defer s.Close(ended, 0)
-		<-s.ready
-		begin := time.Now()
-		if _, err := st.Read(make([]byte, 1)); err != nil {
-			t.Fatal(err)
-		}
-		if took := time.Since(begin); took < openTime {
-			t.Errorf("the first message came after %v", took)
-		}
-	})
-}
-
 // The first answer comes after six round trips at most.
 func TestFigureRoundTrips(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -536,7 +369,7 @@ func TestFigureRoundTrips(t *testing.T) {
 			t.Fatal(err)
 		}
 		go c.Serve(func(muxer.Stream) {})
-		defer c.Close(ended, 0)
+		defer c.(*rtc.Session).Drop()
 		st, err := c.Open(t.Context())
 		if err != nil {
 			t.Fatal(err)

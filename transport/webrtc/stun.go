@@ -9,6 +9,8 @@ import (
 	"strings"
 
 	"github.com/pion/stun/v3"
+
+	"github.com/plexus-p2p/plexus/transport/internal/rtc"
 )
 
 // Prefixes of the server's ufrag, by version of WebRTC-direct.
@@ -18,6 +20,9 @@ const (
 	prefixV1 = "libp2p+webrtc+v1/"
 	prefixV2 = "libp2p+webrtc+v2/"
 )
+
+// errMalformed means that a message cannot be read. It is dropped.
+var errMalformed = errors.New("webrtc: malformed message")
 
 // ErrVersion means that a STUN request is of no version of WebRTC-direct that we know.
 var ErrVersion = errors.New("webrtc: unknown version of WebRTC-direct")
@@ -45,19 +50,19 @@ func newCredentials(version int) credentials {
 // "<server ufrag>:<client ufrag>".
 func parseUsername(name string) (credentials, error) {
 	server, client, ok := strings.Cut(name, ":")
-	if !ok || !iceChars(server, 4, 256) || !iceChars(client, 4, 256) {
-		return credentials{}, fmt.Errorf("%w: ufrag", ErrMalformed)
+	if !ok || !rtc.ICEChars(server, 4, 256) || !rtc.ICEChars(client, 4, 256) {
+		return credentials{}, fmt.Errorf("%w: ufrag", errMalformed)
 	}
 	c := credentials{clientUfrag: client, server: server}
 	switch {
 	case strings.HasPrefix(server, prefixV1):
 		if server != client {
-			return c, fmt.Errorf("%w: two ufrags in version 1", ErrMalformed)
+			return c, fmt.Errorf("%w: two ufrags in version 1", errMalformed)
 		}
 		c.clientPwd = client
 	case strings.HasPrefix(server, prefixV2):
-		if c.clientPwd = server[len(prefixV2):]; !iceChars(c.clientPwd, 22, 256) {
-			return c, fmt.Errorf("%w: password", ErrMalformed)
+		if c.clientPwd = server[len(prefixV2):]; !rtc.ICEChars(c.clientPwd, 22, 256) {
+			return c, fmt.Errorf("%w: password", errMalformed)
 		}
 	default:
 		return c, ErrVersion
@@ -65,22 +70,11 @@ func parseUsername(name string) (credentials, error) {
 	return c, nil
 }
 
-// iceChars: "ice-char = ALPHA / DIGIT / '+' / '/'".
-// https://www.rfc-editor.org/rfc/rfc8839#section-5.4
-func iceChars(s string, shortest, longest int) bool {
-	for _, r := range s {
-		if !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '+' || r == '/') {
-			return false
-		}
-	}
-	return len(s) >= shortest && len(s) <= longest
-}
-
 // parseSTUN reads a message. The result does not refer to b.
 func parseSTUN(b []byte) (*stun.Message, error) {
 	m := &stun.Message{Raw: append([]byte(nil), b...)}
 	if err := m.Decode(); err != nil {
-		return nil, fmt.Errorf("%w: STUN: %v", ErrMalformed, err)
+		return nil, fmt.Errorf("%w: STUN: %v", errMalformed, err)
 	}
 	return m, nil
 }
@@ -93,11 +87,11 @@ func answerRequest(b []byte, from netip.AddrPort) ([]byte, error) {
 		return nil, err
 	}
 	if m.Type != stun.BindingRequest {
-		return nil, fmt.Errorf("%w: not a request", ErrMalformed)
+		return nil, fmt.Errorf("%w: not a request", errMalformed)
 	}
 	name, err := m.Get(stun.AttrUsername)
 	if err != nil {
-		return nil, fmt.Errorf("%w: no USERNAME", ErrMalformed)
+		return nil, fmt.Errorf("%w: no USERNAME", errMalformed)
 	}
 	c, err := parseUsername(string(name))
 	if err != nil {
@@ -110,7 +104,7 @@ func answerRequest(b []byte, from netip.AddrPort) ([]byte, error) {
 func answer(m *stun.Message, pwd string, from netip.AddrPort) ([]byte, error) {
 	key := stun.NewShortTermIntegrity(pwd)
 	if err := key.Check(m); err != nil {
-		return nil, fmt.Errorf("%w: MESSAGE-INTEGRITY", ErrMalformed)
+		return nil, fmt.Errorf("%w: MESSAGE-INTEGRITY", errMalformed)
 	}
 	r, err := stun.Build(
 		stun.NewTransactionIDSetter(m.TransactionID), stun.BindingSuccess,

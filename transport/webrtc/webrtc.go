@@ -8,17 +8,13 @@
 // know, and that needs no memory there. Versions 1 and 2 of it are served; a host
 // dials by version 1, which all servers have, unless it is told otherwise.
 //
-// [Private] is for hosts that are not reachable, such as browsers: they exchange on a
-// stream, over a relay say, what ICE needs to find a way between them.
+// Hosts that are not reachable, such as browsers, use transport/webrtc/private.
 //
 //	webrtc.go   Transport, addresses
 //	direct.go   one UDP port: STUN, and who is behind which packet
 //	stun.go     what STUN says
-//	dtls.go     the handshake, which is pion's, and records, which are not
-//	session.go  the association and its channels; transport/internal/sctp has SCTP
-//	stream.go   a data channel is a net.Conn
-//	wire.go     the codec of what channels carry
-//	private.go  Private: signaling, and ICE, which is pion's
+//
+// DTLS, data channels and streams are those of transport/internal/rtc.
 //
 // The certificate is derived from the host's key, so that addresses last.
 //
@@ -37,9 +33,6 @@
 // may, does not connect. rust-libp2p cannot read what comes behind a FIN_ACK, which the
 // spec demands.
 //
-// Private opens sockets of the operating system, as pion/ice does. Candidates with names
-// of mDNS are not looked up.
-//
 // A host in a private network does not have this transport: a browser has no key.
 //
 // Spec: https://github.com/libp2p/specs/blob/master/webrtc/README.md and
@@ -47,7 +40,6 @@
 package webrtc
 
 import (
-	"bytes"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -57,19 +49,24 @@ import (
 	"sync"
 
 	ma "github.com/multiformats/go-multiaddr"
+	"github.com/multiformats/go-multibase"
 
 	"github.com/plexus-p2p/plexus/peer"
-	"github.com/plexus-p2p/plexus/security"
-	"github.com/plexus-p2p/plexus/security/noise"
 	"github.com/plexus-p2p/plexus/transport"
+	"github.com/plexus-p2p/plexus/transport/internal/rtc"
+	"github.com/plexus-p2p/plexus/transport/internal/sctp"
 	"github.com/plexus-p2p/plexus/transport/udp"
 )
 
 // Why a dial fails, beside security.MismatchError and the end of its context.
 var (
-	ErrCertHash   = errors.New("webrtc: the certificate has another hash than the address")
+	ErrCertHash   = rtc.ErrCertHash // the certificate has another hash than the address
 	ErrNoCertHash = errors.New("webrtc: the address has no hash of a certificate")
 )
+
+// ErrSilent means that a peer did not answer for 30 seconds. It is found in a
+// muxer.SessionError.
+var ErrSilent = sctp.ErrSilent
 
 // Transport is the WebRTC-direct transport of one host. Its fields are set before the
 // first use.
@@ -104,8 +101,8 @@ func (t *Transport) init() error {
 			t.ports = &udp.Ports{Network: t.network}
 		}
 		t.muxes = make(map[netip.AddrPort]*mux)
-		if t.cert, t.err = newCertificate(t.Key); t.err == nil {
-			t.hash, t.err = certhash(fingerprint(t.cert.Certificate[0]))
+		if t.cert, t.err = rtc.NewCertificate(t.Key); t.err == nil {
+			t.hash, t.err = certhash(rtc.Fingerprint(t.cert.Certificate[0]))
 		}
 	})
 	return t.err
@@ -184,58 +181,25 @@ func (t *Transport) DialSession(ctx context.Context, to ma.Multiaddr, want peer.
 	if err != nil {
 		return nil, err
 	}
-	sec, err := secure(ctx, c, true, t.cert, func(der []byte) error {
-		if !bytes.Equal(fingerprint(der), hash.RawValue()) {
-			return ErrCertHash
-		}
-		return nil
-	})
+	sec, err := rtc.Secure(ctx, c, true, t.cert, hash.RawValue())
 	if err != nil {
 		return nil, err
 	}
-	s := newSession(sec, true, addrOf(c.LocalAddr(), nil), addr{remote, hash})
-	if err := t.authenticate(ctx, s, want); err != nil {
-		s.Close(ended, 0)
+	s := rtc.NewSession(sec, true, addrOf(c.LocalAddr(), nil), addr{remote, hash})
+	if err := s.Authenticate(ctx, t.Key, want); err != nil {
+		s.Drop()
 		return nil, err
 	}
 	return s, nil
 }
 
-// ended is a context that has.
-var ended = func() context.Context {
-	ctx, cancel := context.WithCancel(context.Background())
-	cancel()
-	return ctx
-}()
-
-// authenticate proves the identities, on channel 0. The server begins.
-//
-// "the Noise handshake […] prologue: libp2p-webrtc-noise:<FINGERPRINTS>", A's and B's.
-// https://github.com/libp2p/specs/blob/master/webrtc/webrtc-direct.md#connection-security
-func (t *Transport) authenticate(ctx context.Context, s *session, want peer.ID) error {
-	client, server := fingerprint(t.cert.Certificate[0]), fingerprint(s.conn.peer)
-	if !s.client {
-		client, server = server, client
-	}
-	prologue := append([]byte("libp2p-webrtc-noise:"), client...)
-	p := &noise.Protocol{Prologue: append(prologue, server...), Reverse: true}
-	st := s.add(0)
-	st.opened = true // by agreement
-	s.start()
-	if !s.client {
-		if err := s.pause(ctx); err != nil {
-			return err
-		}
-	}
-	sc, err := p.Secure(ctx, st, security.Handshake{Key: t.Key, Client: s.client, Want: want})
+// certhash makes a component of an address of a fingerprint.
+func certhash(print []byte) (*ma.Component, error) {
+	s, err := multibase.Encode(multibase.Base64url, print)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	s.id, s.key = sc.Peer, sc.Key
-	s.mu.Lock()
-	st.finish()
-	s.unlock()
-	return nil
+	return ma.NewComponent("certhash", s)
 }
 
 // ListenSession accepts connections. Port 0 lets the system choose one.

@@ -1,4 +1,4 @@
-package webrtc
+package rtc
 
 import (
 	"io"
@@ -24,7 +24,7 @@ const (
 // either RESET. When both have ended, and the peer has said so by FIN_ACK, the channel
 // is closed.
 type stream struct {
-	s       *session
+	s       *Session
 	id      uint16
 	inbound bool
 	opened  bool // the peer knows of it, or will

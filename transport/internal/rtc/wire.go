@@ -1,4 +1,4 @@
-package webrtc
+package rtc
 
 import (
 	"encoding/binary"
@@ -42,17 +42,17 @@ func ackMessage() []byte { return []byte{channelAck} }
 // parseOpen returns the label of a new channel.
 func parseOpen(b []byte) (label string, err error) {
 	if len(b) < 12 || b[0] != channelOpen {
-		return "", fmt.Errorf("%w: DATA_CHANNEL_OPEN", ErrMalformed)
+		return "", fmt.Errorf("%w: DATA_CHANNEL_OPEN", errMalformed)
 	}
 	n, m := int(binary.BigEndian.Uint16(b[8:])), int(binary.BigEndian.Uint16(b[10:]))
 	if len(b) != 12+n+m {
-		return "", fmt.Errorf("%w: DATA_CHANNEL_OPEN", ErrMalformed)
+		return "", fmt.Errorf("%w: DATA_CHANNEL_OPEN", errMalformed)
 	}
 	return string(b[12 : 12+n]), nil
 }
 
-// ErrMalformed means that a message cannot be read.
-var ErrMalformed = errors.New("webrtc: malformed message")
+// errMalformed means that a message cannot be read.
+var errMalformed = errors.New("webrtc: malformed message")
 
 // Flags of a message. Append only.
 //
@@ -78,8 +78,8 @@ const (
 	// two lengths and a tag.
 	maxPayload = maxSend - 7
 
-	// maxReceive is how long a message is at most that we take.
-	maxReceive = 257 << 10
+	// MaxMessage is how long a message is at most that we take.
+	MaxMessage = 257 << 10
 )
 
 // message is what is sent on a data channel, with its length in front.
@@ -128,8 +128,8 @@ func nextMessage(b []byte) (m message, rest []byte, ok bool, err error) {
 	switch {
 	case err == varint.ErrUnderflow && len(b) < 5:
 		return m, b, false, nil
-	case err != nil || size > maxReceive:
-		return m, b, false, fmt.Errorf("%w: length", ErrMalformed)
+	case err != nil || size > MaxMessage:
+		return m, b, false, fmt.Errorf("%w: length", errMalformed)
 	case uint64(len(b)-n) < size:
 		return m, b, false, nil
 	}
@@ -161,7 +161,20 @@ func parseMessage(b []byte) (m message, err error) {
 		}
 	}
 	if err := d.Err(); err != nil {
-		return m, fmt.Errorf("%w: %w", ErrMalformed, err)
+		return m, fmt.Errorf("%w: %w", errMalformed, err)
 	}
 	return m, nil
+}
+
+// ICEChars tells whether s may be a ufrag or a password of ICE.
+//
+// "ice-char = ALPHA / DIGIT / '+' / '/'".
+// https://www.rfc-editor.org/rfc/rfc8839#section-5.4
+func ICEChars(s string, shortest, longest int) bool {
+	for _, r := range s {
+		if !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '+' || r == '/') {
+			return false
+		}
+	}
+	return len(s) >= shortest && len(s) <= longest
 }

@@ -1,4 +1,4 @@
-package webrtc
+package rtc
 
 import (
 	"bytes"
@@ -12,7 +12,6 @@ import (
 	"encoding/gob"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"os"
 	"sync"
@@ -32,24 +31,27 @@ const (
 )
 
 const (
-	recordHeader = 13                             // type, version, epoch, sequence number, length
-	explicitIV   = 8                              // the part of a nonce that records carry
-	overhead     = recordHeader + explicitIV + 16 // of a record that holds data
-	maxDatagram  = 2048                           // bytes of a packet that we take
-	maxEarly     = 32                             // packets of data that come before the handshake has ended here
-	firstSeq     = 1 << 10                        // of our records: pion has used some of the lower ones
-	resendPause  = 100 * time.Millisecond         // between answers to a peer that repeats the end of its handshake
+	recordHeader = 13                     // type, version, epoch, sequence number, length
+	explicitIV   = 8                      // the part of a nonce that records carry
+	MaxDatagram  = 2048                   // bytes of a packet that we take
+	maxEarly     = 32                     // packets of data that come before the handshake has ended here
+	firstSeq     = 1 << 10                // of our records: pion has used some of the lower ones
+	resendPause  = 100 * time.Millisecond // between answers to a peer that repeats the end of its handshake
 )
+
+// ErrCertHash means that the peer's certificate has another hash than was told before.
+var ErrCertHash = errors.New("webrtc: the certificate has another hash than was told")
 
 // errAlert means that the peer ended the DTLS connection.
 var errAlert = errors.New("webrtc: the peer has ended the DTLS connection")
 
-// secured is a DTLS connection after its handshake, which pion/dtls makes. Its
+// Conn is a DTLS connection after its handshake, which pion/dtls makes. Its
 // records are ours: pion takes several goroutines and twenty allocations for each.
 //
 // One goroutine reads, and one at a time writes.
-type secured struct {
+type Conn struct {
 	path  net.Conn // whose Reads and Writes are packets
+	own   []byte   // our certificate
 	peer  []byte   // the peer's certificate
 	out   direction
 	in    direction
@@ -67,25 +69,18 @@ type direction struct {
 	iv   [4]byte
 }
 
-// logs drops what pion has to say. All that matters comes back as an error.
-type logs struct{}
-
-func (logs) NewLogger(string) logging.LeveledLogger {
-	return logging.NewDefaultLeveledLoggerForScope("", logging.LogLevelDisabled, io.Discard)
-}
-
-// secure runs the handshake over path, whose reads the returned connection takes over.
-// check looks at the peer's certificate. It ends when ctx does. On failure path is
-// closed.
-func secure(ctx context.Context, path net.Conn, client bool, own *tls.Certificate, check func(der []byte) error) (*secured, error) {
-	c := &secured{path: path, seq: firstSeq}
+// Secure runs the handshake over path, whose reads the returned connection takes over.
+// hash is that of the peer's certificate, or nil, which is any; another one is an
+// ErrCertHash. It ends when ctx does. On failure path is closed.
+func Secure(ctx context.Context, path net.Conn, client bool, own *tls.Certificate, hash []byte) (*Conn, error) {
+	c := &Conn{path: path, own: own.Certificate[0], seq: firstSeq}
 	hc := newHandshakeConn(path, client)
 	pumped := make(chan struct{})
 	go func() { // ends when the handshake has, or the path
 		defer close(pumped)
 		c.pump(hc)
 	}()
-	var failed error // of check
+	var failed error // what is wrong with the peer's certificate
 	both := []dtls.Option{
 		dtls.WithCertificates(*own),
 		// "All implementations MUST support […] TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256".
@@ -97,14 +92,14 @@ func secure(ctx context.Context, path net.Conn, client bool, own *tls.Certificat
 			dtls.SRTP_AES128_CM_HMAC_SHA1_80, dtls.SRTP_AEAD_AES_128_GCM, dtls.SRTP_AEAD_AES_256_GCM,
 		),
 		dtls.WithExtendedMasterSecret(dtls.RequestExtendedMasterSecret),
-		dtls.WithInsecureSkipVerify(true), // check does
+		dtls.WithInsecureSkipVerify(true), // its hash counts
 		dtls.WithFlightInterval(flightInterval),
-		dtls.WithLoggerFactory(logs{}),
+		dtls.WithLoggerFactory(&logging.DefaultLoggerFactory{DefaultLogLevel: logging.LogLevelDisabled}), // what matters is an error,
 		dtls.WithVerifyPeerCertificate(func(certs [][]byte, _ [][]*x509.Certificate) error {
 			if len(certs) == 0 {
 				failed = errors.New("webrtc: the peer has no certificate")
-			} else if c.peer = certs[0]; check != nil {
-				failed = check(certs[0])
+			} else if c.peer = certs[0]; hash != nil && !bytes.Equal(Fingerprint(c.peer), hash) {
+				failed = ErrCertHash
 			}
 			return failed
 		}),
@@ -174,7 +169,7 @@ var past = time.Unix(1, 0)
 // takeOver gets the keys of a handshake that has succeeded.
 //
 // https://www.rfc-editor.org/rfc/rfc5246#section-6.3
-func (c *secured) takeOver(d *dtls.Conn) error {
+func (c *Conn) takeOver(d *dtls.Conn) error {
 	state, ok := d.ConnectionState()
 	if !ok {
 		return errors.New("webrtc: DTLS without a state")
@@ -245,8 +240,15 @@ func nextRecord(b []byte) (r record, rest []byte, ok bool) {
 	return record{b[0], uint16(seq >> 48), seq, b[:n], b[recordHeader:n]}, b[n:], true
 }
 
+// IsClientHello tells whether a datagram is what a client begins with.
+func IsClientHello(b []byte) bool {
+	const clientHello = 1
+	r, _, ok := nextRecord(b)
+	return ok && r.typ == recordHandshake && r.epoch == 0 && len(r.fragment) > 0 && r.fragment[0] == clientHello
+}
+
 // seal appends a record to b.
-func (c *secured) seal(b []byte, typ byte, data []byte) []byte {
+func (c *Conn) seal(b []byte, typ byte, data []byte) []byte {
 	seq := 1<<48 | c.seq // of epoch 1
 	c.seq++
 	b = append(b, typ, 0xfe, 0xfd)
@@ -257,7 +259,7 @@ func (c *secured) seal(b []byte, typ byte, data []byte) []byte {
 }
 
 // open decrypts a record in place.
-func (c *secured) open(r *record) ([]byte, bool) {
+func (c *Conn) open(r *record) ([]byte, bool) {
 	n := len(r.fragment) - explicitIV - 16
 	if n < 0 || r.epoch != 1 || c.seen.has(r.seq) {
 		return nil, false
@@ -312,7 +314,7 @@ func (w *window) add(seq uint64) {
 
 // receive waits for a datagram and calls data for each packet in it. It returns why
 // there will be no more.
-func (c *secured) receive(buf []byte, data func([]byte)) error {
+func (c *Conn) receive(buf []byte, data func([]byte)) error {
 	var b []byte
 	if len(c.early) > 0 {
 		b, c.early = c.early[0], c.early[1:]
@@ -350,7 +352,7 @@ func (c *secured) receive(buf []byte, data func([]byte)) error {
 //
 // "the FINISHED state […] Read retransmit → Retransmit last flight".
 // https://www.rfc-editor.org/rfc/rfc6347#section-4.2.4
-func (c *secured) repeat() {
+func (c *Conn) repeat() {
 	now := time.Now()
 	if now.Sub(c.sentAt) < resendPause {
 		return
@@ -362,8 +364,8 @@ func (c *secured) repeat() {
 }
 
 // pump passes what comes to pion, until the handshake has ended.
-func (c *secured) pump(hc *handshakeConn) {
-	buf := make([]byte, maxDatagram)
+func (c *Conn) pump(hc *handshakeConn) {
+	buf := make([]byte, MaxDatagram)
 	for {
 		n, err := c.path.Read(buf)
 		if err != nil {

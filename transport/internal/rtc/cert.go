@@ -1,4 +1,4 @@
-package webrtc
+package rtc
 
 import (
 	"crypto"
@@ -15,19 +15,17 @@ import (
 	"math/big"
 	"time"
 
-	ma "github.com/multiformats/go-multiaddr"
-	"github.com/multiformats/go-multibase"
 	"github.com/multiformats/go-multihash"
 
 	"github.com/plexus-p2p/plexus/peer"
 )
 
-// newCertificate derives the certificate of a host from its key, so that its addresses
+// NewCertificate derives the certificate of a host from its key, so that its addresses
 // stay the same from run to run. Who knows the certificate knows nothing of the key. It
 // does not prove who we are: Noise does, and binds the certificate to that.
 //
 // No peer looks at the dates. Browsers compare the hash alone, as RFC 8122 says.
-func newCertificate(key peer.PrivKey) (*tls.Certificate, error) {
+func NewCertificate(key peer.PrivKey) (*tls.Certificate, error) {
 	seed, err := hkdf.Key(sha256.New, key.Raw(), nil, "libp2p webrtc certificate", 8+32*8)
 	if err != nil {
 		return nil, fmt.Errorf("webrtc: certificate: %w", err)
@@ -62,20 +60,11 @@ func (r repeatable) Sign(_ io.Reader, digest []byte, opts crypto.SignerOpts) ([]
 	return r.PrivateKey.Sign(nil, digest, opts)
 }
 
-// fingerprint is the multihash of a certificate.
+// Fingerprint is the multihash of a certificate.
 //
 // "the multihash […] of the certificate"
 // https://github.com/libp2p/specs/blob/master/webrtc/webrtc-direct.md#connection-security
-func fingerprint(der []byte) []byte {
+func Fingerprint(der []byte) []byte {
 	sum := sha256.Sum256(der)
 	return append([]byte{multihash.SHA2_256, sha256.Size}, sum[:]...)
-}
-
-// certhash makes a component of an address of a fingerprint.
-func certhash(print []byte) (*ma.Component, error) {
-	s, err := multibase.Encode(multibase.Base64url, print)
-	if err != nil {
-		return nil, err
-	}
-	return ma.NewComponent("certhash", s)
 }

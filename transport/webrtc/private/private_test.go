@@ -1,4 +1,4 @@
-package webrtc
+package private
 
 import (
 	"bytes"
@@ -17,13 +17,23 @@ import (
 	"github.com/plexus-p2p/plexus/muxer"
 	"github.com/plexus-p2p/plexus/peer"
 	"github.com/plexus-p2p/plexus/security"
+	"github.com/plexus-p2p/plexus/transport/internal/rtc"
 )
 
-// privatePair are two hosts with a way to signal between them.
-func privatePair(t *testing.T) (client, server *Private, l *privateListener, failed chan error) {
+func newKey(t *testing.T) peer.PrivKey {
 	t.Helper()
-	server = &Private{Key: newKey(t)}
-	client = &Private{Key: newKey(t)}
+	key, err := peer.GenerateKey(peer.Ed25519)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return key
+}
+
+// pair are two hosts with a way to signal between them.
+func pair(t *testing.T) (client, server *Transport, l *listener, failed chan error) {
+	t.Helper()
+	server = &Transport{Key: newKey(t)}
+	client = &Transport{Key: newKey(t)}
 	failed = make(chan error, 10)
 	client.Open = func(ctx context.Context, _ ma.Multiaddr, _ peer.ID) (net.Conn, peer.PubKey, error) {
 		a, b := net.Pipe()
@@ -38,26 +48,26 @@ func privatePair(t *testing.T) (client, server *Private, l *privateListener, fai
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { x.Close() })
-	return client, server, x.(*privateListener), failed
+	return client, server, x.(*listener), failed
 }
 
 var relayed = ma.StringCast("/p2p-circuit/webrtc")
 
 // Two hosts connect by signaling, know each other, and have streams both ways.
 func TestPrivate(t *testing.T) {
-	client, server, l, failed := privatePair(t)
+	client, server, l, failed := pair(t)
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
 	c, err := client.DialSession(ctx, relayed, server.Key.ID())
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer c.Close(ended, 0)
+	defer c.(*rtc.Session).Drop()
 	s, err := l.Accept()
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer s.Close(ended, 0)
+	defer s.(*rtc.Session).Drop()
 	if err := <-failed; err != nil {
 		t.Errorf("Signal: %v", err)
 	}
@@ -68,15 +78,19 @@ func TestPrivate(t *testing.T) {
 		t.Errorf("accepted %v", id)
 	}
 	var wg, serves sync.WaitGroup
+	var end error // of s
 	msg := bytes.Repeat([]byte("0123456789abcdef"), 20000)
-	for _, x := range []*session{c.(*session), s.(*session)} {
+	for _, x := range []*rtc.Session{c.(*rtc.Session), s.(*rtc.Session)} {
 		serves.Go(func() {
-			x.Serve(func(st muxer.Stream) {
+			err := x.Serve(func(st muxer.Stream) {
 				go func() {
 					io.Copy(st, st)
 					st.Close()
 				}()
 			})
+			if x == s {
+				end = err
+			}
 		})
 		for range 20 {
 			wg.Go(func() {
@@ -101,21 +115,21 @@ func TestPrivate(t *testing.T) {
 		t.Error(err)
 	}
 	serves.Wait()
-	if e := s.(*session).end; e.Code != 7 || !e.Remote {
-		t.Errorf("ended by %v", e)
+	if e, ok := errors.AsType[*muxer.SessionError](end); !ok || e.Code != 7 || !e.Remote {
+		t.Errorf("ended by %v", end)
 	}
 }
 
-func TestPrivateWrongPeer(t *testing.T) {
-	client, _, _, _ := privatePair(t)
+func TestWrongPeer(t *testing.T) {
+	client, _, _, _ := pair(t)
 	if _, err := client.DialSession(t.Context(), relayed, client.Key.ID()); !errors.Is(err, security.ErrHandshake) {
 		t.Errorf("somebody else: %v", err)
 	}
 }
 
 // What makes no sense ends the signaling, with an error that says so.
-func TestPrivateBadSignaling(t *testing.T) {
-	good := description{ufrag: "abcd", pwd: strings.Repeat("x", 22), print: fingerprint(nil), setup: "actpass", mid: "0"}
+func TestBadSignaling(t *testing.T) {
+	good := description{ufrag: "abcd", pwd: strings.Repeat("x", 22), print: rtc.Fingerprint(nil), setup: "actpass", mid: "0"}
 	message := func(typ uint64, data string) []byte {
 		return pb.AppendDelimited(nil, pb.AppendBytes(pb.AppendUvarint(nil, 1, typ), 2, data))
 	}
@@ -135,7 +149,7 @@ func TestPrivateBadSignaling(t *testing.T) {
 		"too many candidates": append(bytes.Clone(offer), flood...),
 	} {
 		t.Run(name, func(t *testing.T) {
-			_, server, _, _ := privatePair(t)
+			_, server, _, _ := pair(t)
 			a, b2 := net.Pipe()
 			defer a.Close()
 			go io.Copy(io.Discard, a)
@@ -149,22 +163,22 @@ func TestPrivateBadSignaling(t *testing.T) {
 }
 
 // A peer whose certificate is not the one that it described is not connected to.
-func TestPrivateFingerprint(t *testing.T) {
-	client, server, _, failed := privatePair(t)
+func TestFingerprint(t *testing.T) {
+	client, server, _, failed := pair(t)
 	if err := server.init(); err != nil {
 		t.Fatal(err)
 	}
 	if err := client.init(); err != nil {
 		t.Fatal(err)
 	}
-	other, err := newCertificate(newKey(t))
+	other, err := rtc.NewCertificate(newKey(t))
 	if err != nil {
 		t.Fatal(err)
 	}
 	open := client.Open
 	client.Open = func(ctx context.Context, to ma.Multiaddr, want peer.ID) (net.Conn, peer.PubKey, error) {
 		c, key, err := open(ctx, to, want)
-		return &forger{Conn: c, from: description{print: fingerprint(client.cert.Certificate[0])}, to: description{print: fingerprint(other.Certificate[0])}}, key, err
+		return &forger{Conn: c, from: description{print: rtc.Fingerprint(client.cert.Certificate[0])}, to: description{print: rtc.Fingerprint(other.Certificate[0])}}, key, err
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
@@ -197,7 +211,7 @@ func (f *forger) Write(b []byte) (int, error) {
 
 // FuzzSignal: whatever is signaled is understood, or an error.
 func FuzzSignal(f *testing.F) {
-	d := description{ufrag: "abcd", pwd: strings.Repeat("x", 22), print: fingerprint(nil), setup: "actpass", mid: "0"}
+	d := description{ufrag: "abcd", pwd: strings.Repeat("x", 22), print: rtc.Fingerprint(nil), setup: "actpass", mid: "0"}
 	f.Add(pb.AppendBytes(pb.AppendUvarint(nil, 1, signalOffer), 2, d.String()))
 	f.Add(pb.AppendBytes(pb.AppendUvarint(nil, 1, signalCandidate), 2, `{"candidate":"candidate:1 1 udp 1 127.0.0.1 1 typ host"}`))
 	f.Fuzz(func(t *testing.T, b []byte) {

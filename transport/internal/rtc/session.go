@@ -1,4 +1,15 @@
-package webrtc
+// Package rtc is what the kinds of WebRTC share once there is a path for packets: DTLS,
+// SCTP in it, and data channels in that, which are the streams.
+//
+//	dtls.go     the handshake, which is pion's, and records, which are not
+//	cert.go     the certificate of a host
+//	session.go  the association and its channels; transport/internal/sctp has SCTP
+//	stream.go   a data channel is a net.Conn
+//	wire.go     the codec of what channels carry
+//	inbox.go    packets that wait to be read
+//
+// Spec: https://github.com/libp2p/specs/blob/master/webrtc/README.md
+package rtc
 
 import (
 	"context"
@@ -11,6 +22,8 @@ import (
 
 	"github.com/plexus-p2p/plexus/muxer"
 	"github.com/plexus-p2p/plexus/peer"
+	"github.com/plexus-p2p/plexus/security"
+	"github.com/plexus-p2p/plexus/security/noise"
 	"github.com/plexus-p2p/plexus/transport"
 	"github.com/plexus-p2p/plexus/transport/internal/sctp"
 )
@@ -37,16 +50,12 @@ const (
 // initLabel is that of a channel that js-libp2p opens and closes while it connects.
 const initLabel = "init"
 
-// ErrSilent means that a peer did not answer for 30 seconds. It is found in a
-// muxer.SessionError.
-var ErrSilent = sctp.ErrSilent
-
-// session is a connection: DTLS, SCTP in it, and data channels in that.
+// Session is a connection: DTLS, SCTP in it, and data channels in that.
 //
 // The goroutine run reads. Whoever has something to send writes, and what others have
 // meanwhile: see unlock.
-type session struct {
-	conn          *secured
+type Session struct {
+	conn          *Conn
 	client        bool // the DTLS client, which has the even channels
 	local, remote net.Addr
 
@@ -96,12 +105,11 @@ type closing struct {
 	at time.Time
 }
 
-var _ transport.Session = (*session)(nil)
+var _ transport.Session = (*Session)(nil)
 
-// newSession makes a session of a connection. Channels that are there by agreement are
-// added before it starts.
-func newSession(conn *secured, client bool, local, remote net.Addr) *session {
-	s := &session{
+// NewSession makes a session of a connection. It begins with Authenticate or Start.
+func NewSession(conn *Conn, client bool, local, remote net.Addr) *Session {
+	s := &Session{
 		conn: conn, client: client, local: local, remote: remote,
 		ready: make(chan struct{}), over: make(chan struct{}), gone: make(chan struct{}),
 		poke: make(chan struct{}, 1), quiet: make(chan struct{}, 1),
@@ -109,7 +117,7 @@ func newSession(conn *secured, client bool, local, remote net.Addr) *session {
 		nextID: 1,
 	}
 	if client {
-		s.nextID = 2 // 0 is for the handshake
+		s.nextID = 0
 	}
 	s.assoc = sctp.New(time.Now(), sctp.Events{
 		Established: func() { close(s.ready) },
@@ -123,8 +131,54 @@ func newSession(conn *secured, client bool, local, remote net.Addr) *session {
 	return s
 }
 
-// start begins to send and to receive.
-func (s *session) start() {
+// Start begins to send and to receive, with a peer that has proved this key already.
+func (s *Session) Start(key peer.PubKey) {
+	s.id, s.key = key.ID(), key
+	s.start()
+}
+
+// Authenticate begins to send and to receive, and proves the identities on channel 0. It
+// ends when ctx does. Somebody else than want is a security.MismatchError. After an
+// error the caller drops the session.
+//
+// "the Noise handshake […] prologue: libp2p-webrtc-noise:<FINGERPRINTS>", A's and B's.
+// https://github.com/libp2p/specs/blob/master/webrtc/webrtc-direct.md#connection-security
+func (s *Session) Authenticate(ctx context.Context, key peer.PrivKey, want peer.ID) error {
+	client, server := Fingerprint(s.conn.own), Fingerprint(s.conn.peer)
+	if !s.client {
+		client, server = server, client
+	}
+	prologue := append([]byte("libp2p-webrtc-noise:"), client...)
+	p := &noise.Protocol{Prologue: append(prologue, server...), Reverse: true} // the server begins
+	st := s.open0()
+	s.start()
+	if !s.client {
+		if err := s.pause(ctx); err != nil {
+			return err
+		}
+	}
+	sc, err := p.Secure(ctx, st, security.Handshake{Key: key, Client: s.client, Want: want})
+	if err != nil {
+		return err
+	}
+	s.id, s.key = sc.Peer, sc.Key
+	s.mu.Lock()
+	st.finish()
+	s.unlock()
+	return nil
+}
+
+// open0 makes channel 0, which is there by agreement.
+func (s *Session) open0() *stream {
+	if s.client {
+		s.nextID = 2
+	}
+	st := s.add(0)
+	st.opened = true
+	return st
+}
+
+func (s *Session) start() {
 	s.mu.Lock()
 	s.timer = time.AfterFunc(math.MaxInt64, s.expire)
 	s.assoc.Connect(time.Now())
@@ -136,7 +190,7 @@ func (s *session) start() {
 //
 // Nothing tells when it has: a channel that is there by agreement is not announced. But
 // webrtc-rs, which rust-libp2p has, does not open one on which a message has come.
-func (s *session) pause(ctx context.Context) error {
+func (s *Session) pause(ctx context.Context) error {
 	select {
 	case <-s.ready:
 	case <-s.over:
@@ -148,14 +202,14 @@ func (s *session) pause(ctx context.Context) error {
 	return nil
 }
 
-func (s *session) Peer() (peer.ID, peer.PubKey) { return s.id, s.key }
-func (s *session) LocalAddr() net.Addr          { return s.local }
-func (s *session) RemoteAddr() net.Addr         { return s.remote }
+func (s *Session) Peer() (peer.ID, peer.PubKey) { return s.id, s.key }
+func (s *Session) LocalAddr() net.Addr          { return s.local }
+func (s *Session) RemoteAddr() net.Addr         { return s.remote }
 
 // run reads until the session ends.
-func (s *session) run() {
+func (s *Session) run() {
 	defer close(s.gone)
-	buf := make([]byte, maxDatagram)
+	buf := make([]byte, MaxDatagram)
 	for {
 		err := s.conn.receive(buf, s.input)
 		if err == nil {
@@ -173,14 +227,14 @@ func (s *session) run() {
 }
 
 // input takes a packet of the association.
-func (s *session) input(b []byte) {
+func (s *Session) input(b []byte) {
 	s.mu.Lock()
 	s.assoc.Receive(time.Now(), b) // what is malformed is dropped
 	s.unlock()
 }
 
 // expire is called by the timer.
-func (s *session) expire() {
+func (s *Session) expire() {
 	s.mu.Lock()
 	s.armed = time.Time{}
 	now := time.Now()
@@ -199,7 +253,7 @@ func (s *session) expire() {
 
 // unlock sends what there is to send, and unlocks s.mu. If somebody else is sending,
 // that one sends it.
-func (s *session) unlock() {
+func (s *Session) unlock() {
 	for !s.writing {
 		n := 0
 		s.plain = s.plain[:0]
@@ -243,7 +297,7 @@ func (s *session) unlock() {
 }
 
 // arm sets the timer. It may fire too early, never too late.
-func (s *session) arm() {
+func (s *Session) arm() {
 	if s.end != nil {
 		s.timer.Stop()
 		return
@@ -263,7 +317,7 @@ func (s *session) arm() {
 }
 
 // onEnded is told by the association.
-func (s *session) onEnded(err error) {
+func (s *Session) onEnded(err error) {
 	end := &muxer.SessionError{Remote: true, Err: err}
 	var abort *sctp.AbortError
 	switch {
@@ -276,7 +330,7 @@ func (s *session) onEnded(err error) {
 }
 
 // finish ends the session, with s.mu held.
-func (s *session) finish(end *muxer.SessionError) {
+func (s *Session) finish(end *muxer.SessionError) {
 	if s.end != nil {
 		return
 	}
@@ -298,7 +352,7 @@ func (s *session) finish(end *muxer.SessionError) {
 
 // Close implements muxer.Session. It waits until all has arrived, and the peer has said
 // so of the ends of streams, which some do when they have read them.
-func (s *session) Close(ctx context.Context, code muxer.Code) error {
+func (s *Session) Close(ctx context.Context, code muxer.Code) error {
 	s.mu.Lock()
 	if s.end != nil || s.closing != nil {
 		s.unlock()
@@ -325,8 +379,15 @@ func (s *session) Close(ctx context.Context, code muxer.Code) error {
 	return err
 }
 
+// Drop closes the session at once, whatever has not arrived.
+func (s *Session) Drop() {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	s.Close(ctx, 0)
+}
+
 // Serve implements muxer.Session.
-func (s *session) Serve(accept func(muxer.Stream)) error {
+func (s *Session) Serve(accept func(muxer.Stream)) error {
 	for {
 		s.mu.Lock()
 		list := s.backlog
@@ -347,14 +408,14 @@ func (s *session) Serve(accept func(muxer.Stream)) error {
 }
 
 // Stats implements muxer.Session.
-func (s *session) Stats() muxer.Stats {
+func (s *Session) Stats() muxer.Stats {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return muxer.Stats{Streams: s.open, Received: s.assoc.Held(), RTT: s.assoc.RTT()}
 }
 
 // Open implements muxer.Session. It waits while all channels that the peer takes are in use.
-func (s *session) Open(ctx context.Context) (muxer.Stream, error) {
+func (s *Session) Open(ctx context.Context) (muxer.Stream, error) {
 	s.mu.Lock()
 	for {
 		if err := s.errLocked(); err != nil {
@@ -380,7 +441,7 @@ func (s *session) Open(ctx context.Context) (muxer.Stream, error) {
 	}
 }
 
-func (s *session) errLocked() error {
+func (s *Session) errLocked() error {
 	switch {
 	case s.end != nil:
 		return s.end
@@ -394,7 +455,7 @@ func (s *session) errLocked() error {
 //
 // "the side acting as the DTLS client MUST use even stream identifiers"
 // https://www.rfc-editor.org/rfc/rfc8832#section-6
-func (s *session) freeID() (uint16, bool) {
+func (s *Session) freeID() (uint16, bool) {
 	limit := min(s.assoc.Streams(), 65535) // "65535 is reserved"
 	first := 1
 	if s.client {
@@ -420,7 +481,7 @@ func (s *session) freeID() (uint16, bool) {
 	return 0, false
 }
 
-func (s *session) add(id uint16) *stream {
+func (s *Session) add(id uint16) *stream {
 	st := &stream{s: s, id: id}
 	s.streams[id] = st
 	s.open++
@@ -428,11 +489,11 @@ func (s *session) add(id uint16) *stream {
 }
 
 // theirs tells that a channel is one that the peer opens.
-func (s *session) theirs(id uint16) bool { return (id%2 == 0) != s.client }
+func (s *Session) theirs(id uint16) bool { return (id%2 == 0) != s.client }
 
 // What the association tells, with s.mu held.
 
-func (s *session) onMessage(id uint16, ppid uint32, msg []byte) {
+func (s *Session) onMessage(id uint16, ppid uint32, msg []byte) {
 	st := s.streams[id]
 	if ppid == ppidControl {
 		s.assoc.Consume(time.Now(), len(msg))
@@ -449,7 +510,7 @@ func (s *session) onMessage(id uint16, ppid uint32, msg []byte) {
 }
 
 // accept takes a channel that the peer opens.
-func (s *session) accept(id uint16, msg []byte) {
+func (s *Session) accept(id uint16, msg []byte) {
 	if !s.theirs(id) { // 0 is free again after the handshake, and some use it
 		return
 	}
@@ -483,7 +544,7 @@ func (s *session) accept(id uint16, msg []byte) {
 	}
 }
 
-func (s *session) onSent(id uint16, n int) {
+func (s *Session) onSent(id uint16, n int) {
 	if st := s.streams[id]; st != nil {
 		st.onSent(n)
 	}
@@ -491,17 +552,17 @@ func (s *session) onSent(id uint16, n int) {
 
 // onPeerReset: "closing a data channel […] the peer […] resets its outgoing stream, too".
 // https://www.rfc-editor.org/rfc/rfc8831#section-6.7
-func (s *session) onPeerReset(id uint16) {
+func (s *Session) onPeerReset(id uint16) {
 	if st := s.streams[id]; st != nil {
 		st.onPeerReset()
 	}
 	s.progress(id, peerEnded)
 }
 
-func (s *session) onResetDone(id uint16) { s.progress(id, weEnded) }
+func (s *Session) onResetDone(id uint16) { s.progress(id, weEnded) }
 
 // closeChannel closes a channel on which nothing more will be said.
-func (s *session) closeChannel(id uint16, peerHas bool) {
+func (s *Session) closeChannel(id uint16, peerHas bool) {
 	delete(s.streams, id)
 	if s.ended[id] = 0; peerHas {
 		s.ended[id] = peerEnded
@@ -512,7 +573,7 @@ func (s *session) closeChannel(id uint16, peerHas bool) {
 }
 
 // ask ends our direction of a channel.
-func (s *session) ask(id uint16) {
+func (s *Session) ask(id uint16) {
 	if e, ok := s.ended[id]; ok && e&asked == 0 {
 		s.ended[id] |= asked
 		s.assoc.Reset(id)
@@ -520,7 +581,7 @@ func (s *session) ask(id uint16) {
 }
 
 // progress notes how far the closing of a channel has come.
-func (s *session) progress(id uint16, how ending) {
+func (s *Session) progress(id uint16, how ending) {
 	e, ok := s.ended[id]
 	if !ok {
 		return
@@ -532,7 +593,7 @@ func (s *session) progress(id uint16, how ending) {
 	}
 }
 
-func (s *session) freed() {
+func (s *Session) freed() {
 	if s.room != nil {
 		close(s.room)
 		s.room = nil
@@ -540,7 +601,7 @@ func (s *session) freed() {
 }
 
 // violation resets a stream whose messages make no sense.
-func (s *session) violation(st *stream) {
+func (s *Session) violation(st *stream) {
 	if st != nil {
 		st.resetLocked(muxer.StreamProtocolViolation)
 	}

@@ -1,0 +1,260 @@
+package rtc
+
+import (
+	"bytes"
+	"crypto/tls"
+	"errors"
+	"io"
+	"net"
+	"net/netip"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/plexus-p2p/plexus/muxer"
+	"github.com/plexus-p2p/plexus/peer"
+	"github.com/plexus-p2p/plexus/simnet"
+	"github.com/plexus-p2p/plexus/transport/internal/sctp"
+)
+
+// packets is a socket that talks to one address only, as a net.Conn.
+type packets struct {
+	net.PacketConn
+	to net.Addr
+}
+
+func (p *packets) Read(b []byte) (int, error) {
+	n, _, err := p.ReadFrom(b)
+	return n, err
+}
+
+func (p *packets) Write(b []byte) (int, error) { return p.WriteTo(b, p.to) }
+func (p *packets) RemoteAddr() net.Addr        { return p.to }
+
+// paths are the two ends of a path that takes 5 ms.
+func paths(t *testing.T) (client, server *packets) {
+	t.Helper()
+	n := simnet.New(simnet.Config{Path: simnet.Link{Latency: 5 * time.Millisecond}})
+	t.Cleanup(n.Close)
+	var ends [2]*packets
+	for i, host := range []string{"10.0.0.1", "10.0.0.2"} {
+		c, err := n.Host(host).ListenUDP(t.Context(), netip.AddrPortFrom(netip.MustParseAddr(host), 4001))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { c.Close() })
+		ends[i] = &packets{PacketConn: c}
+	}
+	ends[0].to, ends[1].to = ends[1].LocalAddr(), ends[0].LocalAddr()
+	return ends[0], ends[1]
+}
+
+func newKey(t *testing.T) peer.PrivKey {
+	t.Helper()
+	key, err := peer.GenerateKey(peer.Ed25519)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return key
+}
+
+func certificate(t *testing.T, key peer.PrivKey) *tls.Certificate {
+	t.Helper()
+	c, err := NewCertificate(key)
+	if err != nil {
+		t.Error(err)
+	}
+	return c
+}
+
+// answer is a server on a path. It returns nil if the client does not go on.
+func answer(t *testing.T, path *packets) *Session {
+	key := newKey(t)
+	sec, err := Secure(t.Context(), path, false, certificate(t, key), nil)
+	if err != nil {
+		return nil
+	}
+	s := NewSession(sec, false, nil, nil)
+	if err := s.Authenticate(t.Context(), key, ""); err != nil {
+		s.Drop()
+		return nil
+	}
+	return s
+}
+
+// pair returns both ends of a connection, which are served.
+func pair(t *testing.T) (c, s *Session, accepted chan muxer.Stream) {
+	t.Helper()
+	client, server := paths(t)
+	ends := make(chan *Session, 1)
+	go func() { ends <- answer(t, server) }()
+	key := newKey(t)
+	sec, err := Secure(t.Context(), client, true, certificate(t, key), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c = NewSession(sec, true, nil, nil)
+	if err := c.Authenticate(t.Context(), key, ""); err != nil {
+		t.Fatal(err)
+	}
+	if s = <-ends; s == nil {
+		t.Fatal("the server has failed")
+	}
+	accepted = make(chan muxer.Stream, 2*maxStreams)
+	go c.Serve(func(st muxer.Stream) { st.Reset(0) })
+	go s.Serve(func(st muxer.Stream) { accepted <- st })
+	t.Cleanup(func() { c.Drop(); s.Drop() })
+	return c, s, accepted
+}
+
+// TestFirstMessage: the server leaves the client the time to open channel 0.
+func TestFirstMessage(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		client, server := paths(t)
+		go answer(t, server)
+		sec, err := Secure(t.Context(), client, true, certificate(t, newKey(t)), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s := NewSession(sec, true, nil, nil)
+		st := s.open0()
+		s.start()
+		defer s.Drop()
+		<-s.ready
+		begin := time.Now()
+		if _, err := st.Read(make([]byte, 1)); err != nil {
+			t.Fatal(err)
+		}
+		if took := time.Since(begin); took < openTime {
+			t.Errorf("the first message came after %v", took)
+		}
+	})
+}
+
+// Messages that make no sense cost the stream, and not the connection.
+func TestBadMessages(t *testing.T) {
+	long := appendMessage(nil, message{flag: flagNone, payload: make([]byte, MaxMessage)})
+	for name, b := range map[string][]byte{
+		"no protobuf":     {3, 0xff, 0xff, 0xff},
+		"a length of 2³²": {0xff, 0xff, 0xff, 0xff, 0x0f},
+		"a field cut off": {2, 0x12, 5},
+		"too long":        long,
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				c, s, accepted := pair(t)
+				st, err := c.Open(t.Context())
+				if err != nil {
+					t.Fatal(err)
+				}
+				bad := st.(*stream)
+				c.mu.Lock()
+				bad.announce()
+				c.assoc.Send(bad.id, ppidBinary, b)
+				c.unlock()
+				end := <-accepted
+				_, err = end.Read(make([]byte, 1))
+				var reset *muxer.StreamError
+				if !errors.As(err, &reset) || reset.Code != muxer.StreamProtocolViolation || reset.Remote {
+					t.Errorf("read: %v", err)
+				}
+				_, err = st.Read(make([]byte, 1))
+				if !errors.As(err, &reset) || reset.Code != muxer.StreamProtocolViolation || !reset.Remote {
+					t.Errorf("who sent it reads: %v", err)
+				}
+				echoOnce(t, c, accepted)
+				time.Sleep(2 * closeWait)
+				if n, held := s.Stats().Streams, s.Stats().Received; n != 0 || held != 0 {
+					t.Errorf("%d streams, %d bytes are held", n, held)
+				}
+			})
+		})
+	}
+}
+
+// echoOnce shows that a connection works.
+func echoOnce(t *testing.T, c *Session, accepted chan muxer.Stream) {
+	t.Helper()
+	st, err := c.Open(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer st.Close()
+	st.Write([]byte("hello"))
+	end := <-accepted
+	defer end.Close()
+	b := make([]byte, 5)
+	if _, err := io.ReadFull(end, b); err != nil || string(b) != "hello" {
+		t.Errorf("got %q, %v", b, err)
+	}
+}
+
+// A message of 257 KiB is taken, also where it comes in pieces or beside others.
+func TestPieces(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, _, accepted := pair(t)
+		st, _ := c.Open(t.Context())
+		x := st.(*stream)
+		payload := make([]byte, MaxMessage-10)
+		for i := range payload {
+			payload[i] = byte(i * 7)
+		}
+		all := appendMessage(nil, message{flag: flagNone, payload: payload})
+		all = append(all, appendMessage(nil, message{flag: flagNone, payload: []byte("and more")})...)
+		all = append(all, appendMessage(nil, message{flag: flagFin})...)
+		c.mu.Lock()
+		x.announce()
+		for len(all) > 0 {
+			n := min(len(all), 1+len(all)%5000)
+			c.assoc.Send(x.id, ppidBinary, all[:n:n])
+			all = all[n:]
+		}
+		c.unlock()
+		got, err := io.ReadAll(<-accepted)
+		if err != nil || !bytes.Equal(got, append(payload, "and more"...)) {
+			t.Errorf("got %d bytes, %v", len(got), err)
+		}
+	})
+}
+
+// A peer may have so many streams, and further ones are reset.
+func TestTooManyStreams(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, s, accepted := pair(t)
+		for range maxStreams {
+			st, err := c.Open(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			st.Write([]byte("x"))
+			<-accepted
+		}
+		st, err := c.Open(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		st.Write([]byte("x"))
+		var reset *muxer.StreamError
+		if _, err := st.Read(make([]byte, 1)); !errors.As(err, &reset) || reset.Code != muxer.StreamResourceLimitExceeded {
+			t.Errorf("one stream too many: %v", err)
+		}
+		if n := s.Stats().Streams; n != maxStreams {
+			t.Errorf("%d streams", n)
+		}
+	})
+}
+
+// A peer that is gone is noticed after half a minute; one that is idle is not.
+func TestGone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, s, accepted := pair(t)
+		time.Sleep(10 * time.Minute)
+		echoOnce(t, c, accepted)
+		c.conn.path.(*packets).PacketConn.Close() // without a word
+		begin := time.Now()
+		<-s.over
+		if took := time.Since(begin); took > 31*time.Second || !errors.Is(s.end, sctp.ErrSilent) {
+			t.Errorf("%v after %v", s.end, took)
+		}
+	})
+}
