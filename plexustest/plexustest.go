@@ -5,6 +5,7 @@ package plexustest
 import (
 	"testing"
 	"testing/synctest"
+	"time"
 
 	ma "github.com/multiformats/go-multiaddr"
 
@@ -64,4 +65,21 @@ func Pair(t *testing.T, f func(t *testing.T, c *plexus.Conn, y *plexus.Host)) {
 		}
 		f(t, c, y)
 	})
+}
+
+// Links runs f on two kinds of links: one that has latency, and one that loses packets, too.
+// pair makes two hosts, 10.0.0.1 and 10.0.0.2, on a network of their own.
+func Links(t *testing.T, f func(t *testing.T, pair func(t testing.TB) (x, y *simnet.Host))) {
+	for name, link := range map[string]simnet.Link{
+		"latency": {Latency: 10 * time.Millisecond},
+		"loss":    {Latency: 10 * time.Millisecond, Loss: 0.02},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f(t, func(t testing.TB) (x, y *simnet.Host) {
+				n := simnet.New(simnet.Config{Path: link})
+				t.Cleanup(n.Close)
+				return n.Host("10.0.0.1"), n.Host("10.0.0.2")
+			})
+		})
+	}
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/plexus-p2p/plexus/peer"
 	"github.com/plexus-p2p/plexus/transport"
 	"github.com/plexus-p2p/plexus/transport/quic"
+	"github.com/plexus-p2p/plexus/transport/transporttest"
 )
 
 // bench is a client, and a server on loopback that echoes.
@@ -27,7 +28,7 @@ type bench struct {
 func newBench(t testing.TB) *bench {
 	t.Helper()
 	b := &bench{
-		client: &quic.Transport{Key: newKey(t)}, server: &quic.Transport{Key: newKey(t)},
+		client: &quic.Transport{Key: transporttest.Key(t)}, server: &quic.Transport{Key: transporttest.Key(t)},
 		ends: make(chan transport.Session, 10000),
 	}
 	b.id = b.server.Key.ID()

@@ -35,6 +35,7 @@ import (
 	"github.com/plexus-p2p/plexus/simnet"
 	"github.com/plexus-p2p/plexus/transport"
 	"github.com/plexus-p2p/plexus/transport/quic"
+	"github.com/plexus-p2p/plexus/transport/transporttest"
 )
 
 // end is a session that is served.
@@ -103,7 +104,7 @@ func inWorld(t *testing.T, f func(t *testing.T, w *world)) {
 	synctest.Test(t, func(t *testing.T) {
 		n := simnet.New(simnet.Config{Path: simnet.Link{Latency: 5 * time.Millisecond}})
 		t.Cleanup(n.Close)
-		w := &world{t: t, n: n, key: newKey(t), away: n.Host("10.0.0.1")}
+		w := &world{t: t, n: n, key: transporttest.Key(t), away: n.Host("10.0.0.1")}
 		w.server = &quic.Transport{Key: w.key, Network: n.Host("10.0.0.2")}
 		w.listen()
 		f(t, w)
@@ -133,7 +134,7 @@ func (w *world) socket() net.PacketConn {
 // dial connects as a good peer does, and talks.
 func (w *world) dial() {
 	w.t.Helper()
-	tr := &quic.Transport{Key: newKey(w.t), Network: w.away}
+	tr := &quic.Transport{Key: transporttest.Key(w.t), Network: w.away}
 	c, err := tr.DialSession(w.t.Context(), listenAt, w.key.ID())
 	if err != nil {
 		w.t.Fatalf("a good peer: %v", err)
@@ -198,7 +199,7 @@ func (x certificate) make(t testing.TB, host peer.PrivKey) stdtls.Certificate {
 	must(err)
 	signer := host
 	if x.forged {
-		signer = newKey(t)
+		signer = transporttest.Key(t)
 	}
 	sig, err := signer.Sign(append([]byte("libp2p-tls-handshake:"), spki...))
 	must(err)
@@ -249,7 +250,7 @@ func TestBadCertificates(t *testing.T) {
 	} {
 		t.Run("server/"+name, func(t *testing.T) {
 			inWorld(t, func(t *testing.T, w *world) {
-				key := newKey(t)
+				key := transporttest.Key(t)
 				sock := w.socket()
 				defer sock.Close()
 				l, err := quicgo.Listen(sock, &stdtls.Config{
@@ -276,7 +277,7 @@ func TestBadCertificates(t *testing.T) {
 		})
 		t.Run("client/"+name, func(t *testing.T) {
 			inWorld(t, func(t *testing.T, w *world) {
-				conf := &stdtls.Config{InsecureSkipVerify: true, Certificates: []stdtls.Certificate{c.make().make(t, newKey(t))}}
+				conf := &stdtls.Config{InsecureSkipVerify: true, Certificates: []stdtls.Certificate{c.make().make(t, transporttest.Key(t))}}
 				wantRefused(t, w, conf, c.want != nil)
 			})
 		})
@@ -316,8 +317,8 @@ func wantRefused(t *testing.T, w *world, conf *stdtls.Config, refused bool) {
 
 func TestWrongPeer(t *testing.T) {
 	inWorld(t, func(t *testing.T, w *world) {
-		tr := &quic.Transport{Key: newKey(t), Network: w.away}
-		want := newKey(t).ID()
+		tr := &quic.Transport{Key: transporttest.Key(t), Network: w.away}
+		want := transporttest.Key(t).ID()
 		_, err := tr.DialSession(t.Context(), listenAt, want)
 		if e, ok := errors.AsType[*security.MismatchError](err); !ok || e.Want != want || e.Got != w.key.ID() {
 			t.Errorf("dialed somebody else: %v", err)
@@ -344,7 +345,7 @@ func TestPrivate(t *testing.T) {
 				w.l.Close()
 				w.server = &quic.Transport{Key: w.key, Network: w.server.Network, Private: c.server}
 				w.listen()
-				tr := &quic.Transport{Key: newKey(t), Network: w.away, Private: c.client}
+				tr := &quic.Transport{Key: transporttest.Key(t), Network: w.away, Private: c.client}
 				s, err := tr.DialSession(t.Context(), listenAt, w.key.ID())
 				if err == nil { // it may be told only after its own part is done
 					time.Sleep(time.Second)
@@ -375,7 +376,7 @@ func TestGarbage(t *testing.T) {
 		w.dial()
 		time.Sleep(time.Minute)
 		before := goroutines()
-		tr := &quic.Transport{Key: newKey(t), Network: w.away}
+		tr := &quic.Transport{Key: transporttest.Key(t), Network: w.away}
 		c, err := tr.DialSession(t.Context(), listenAt, w.key.ID())
 		if err != nil {
 			t.Fatal(err)
@@ -435,7 +436,7 @@ func (w *world) flight() [][]byte {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		conf := config(w.t, newKey(w.t))
+		conf := config(w.t, transporttest.Key(w.t))
 		conf.NextProtos = []string{"libp2p"}
 		tr.Dial(ctx, nobody.LocalAddr(), conf, nil)
 	}()
@@ -493,7 +494,7 @@ func TestTruncatedHandshake(t *testing.T) {
 func TestManyStreams(t *testing.T) {
 	const bound = 15<<20 + 1<<20 // the window, and what a Write has handed over
 	inWorld(t, func(t *testing.T, w *world) {
-		c, done, err := w.raw(config(t, newKey(t)), nil)
+		c, done, err := w.raw(config(t, transporttest.Key(t)), nil)
 		defer done()
 		if err != nil {
 			t.Fatal(err)
@@ -536,7 +537,7 @@ func TestManyStreams(t *testing.T) {
 // Datagrams that nobody reads are lost, but for a bounded number.
 func TestDatagramsBound(t *testing.T) {
 	inWorld(t, func(t *testing.T, w *world) {
-		c, done, err := w.raw(config(t, newKey(t)), &quicgo.Config{EnableDatagrams: true})
+		c, done, err := w.raw(config(t, transporttest.Key(t)), &quicgo.Config{EnableDatagrams: true})
 		defer done()
 		if err != nil {
 			t.Fatal(err)
@@ -572,7 +573,7 @@ func TestDatagramsBound(t *testing.T) {
 // A peer without datagrams has a length of 0, and an error that says so.
 func TestNoDatagrams(t *testing.T) {
 	inWorld(t, func(t *testing.T, w *world) {
-		c, done, err := w.raw(config(t, newKey(t)), nil)
+		c, done, err := w.raw(config(t, transporttest.Key(t)), nil)
 		defer done()
 		if err != nil {
 			t.Fatal(err)
@@ -598,7 +599,7 @@ func TestNoDatagrams(t *testing.T) {
 func TestStatelessReset(t *testing.T) {
 	for _, dialer := range []bool{false, true} {
 		inWorld(t, func(t *testing.T, w *world) {
-			key := newKey(t)
+			key := transporttest.Key(t)
 			listenAway := func() *quic.Transport {
 				tr := &quic.Transport{Key: key, Network: w.away}
 				l, err := tr.ListenSession(t.Context(), ma.StringCast("/ip4/10.0.0.1/udp/4001/quic-v1"))
@@ -650,7 +651,7 @@ func TestStatelessReset(t *testing.T) {
 // A peer that vanishes is given up after 30 seconds.
 func TestSilent(t *testing.T) {
 	inWorld(t, func(t *testing.T, w *world) {
-		tr := &quic.Transport{Key: newKey(t), Network: w.away}
+		tr := &quic.Transport{Key: transporttest.Key(t), Network: w.away}
 		c, err := tr.DialSession(t.Context(), listenAt, w.key.ID())
 		if err != nil {
 			t.Fatal(err)
@@ -676,7 +677,7 @@ func TestSilent(t *testing.T) {
 // Nobody there, or one who does not answer, is a deadline that has passed.
 func TestNoAnswer(t *testing.T) {
 	inWorld(t, func(t *testing.T, w *world) {
-		tr := &quic.Transport{Key: newKey(t), Network: w.away}
+		tr := &quic.Transport{Key: transporttest.Key(t), Network: w.away}
 		begin := time.Now()
 		_, err := tr.DialSession(t.Context(), ma.StringCast("/ip4/10.0.0.2/udp/5/quic-v1"), "")
 		if !errors.Is(err, context.DeadlineExceeded) || time.Since(begin) > 6*time.Second {
@@ -691,7 +692,7 @@ func TestNoAnswer(t *testing.T) {
 // The ports of dials and of listeners close with the last session.
 func TestPortsClose(t *testing.T) {
 	inWorld(t, func(t *testing.T, w *world) {
-		tr := &quic.Transport{Key: newKey(t), Network: w.away}
+		tr := &quic.Transport{Key: transporttest.Key(t), Network: w.away}
 		c, err := tr.DialSession(t.Context(), listenAt, w.key.ID())
 		if err != nil {
 			t.Fatal(err)
@@ -731,7 +732,7 @@ func TestPortsClose(t *testing.T) {
 
 // FuzzDatagram sends a port whatever there is. Then a good peer gets through.
 func FuzzDatagram(f *testing.F) {
-	server := &quic.Transport{Key: newKey(f)}
+	server := &quic.Transport{Key: transporttest.Key(f)}
 	l, err := server.ListenSession(f.Context(), ma.StringCast("/ip4/127.0.0.1/udp/0/quic-v1"))
 	if err != nil {
 		f.Fatal(err)
@@ -741,7 +742,7 @@ func FuzzDatagram(f *testing.F) {
 		for range accepted(f, l) { // they end with their peers
 		}
 	}()
-	client := &quic.Transport{Key: newKey(f)}
+	client := &quic.Transport{Key: transporttest.Key(f)}
 	at, err := transport.Multiaddr(l.Addr())
 	if err != nil {
 		f.Fatal(err)

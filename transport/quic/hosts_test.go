@@ -14,17 +14,17 @@ import (
 	ma "github.com/multiformats/go-multiaddr"
 
 	"github.com/plexus-p2p/plexus"
-	"github.com/plexus-p2p/plexus/peer"
 	"github.com/plexus-p2p/plexus/plexustest"
 	"github.com/plexus-p2p/plexus/simnet"
 	"github.com/plexus-p2p/plexus/transport"
 	"github.com/plexus-p2p/plexus/transport/quic"
+	"github.com/plexus-p2p/plexus/transport/transporttest"
 )
 
 // host makes a host that listens with QUIC alone, and echoes. The test's end closes it.
 func host(t testing.TB, n *simnet.Host) *plexus.Host {
 	t.Helper()
-	key := newKey(t)
+	key := transporttest.Key(t)
 	h, err := plexus.New(plexus.Config{
 		Key: key, Network: n,
 		Sessions: []transport.Sessions{&quic.Transport{Key: key, Network: n}},
@@ -355,7 +355,7 @@ func TestSmallMTU(t *testing.T) {
 				},
 			})
 			t.Cleanup(n.Close)
-			key, skey := newKey(t), newKey(t)
+			key, skey := transporttest.Key(t), transporttest.Key(t)
 			on, at := "/ip4/0.0.0.0", ip+"2"
 			if ip == "fd00::" {
 				on = "/ip6/::"
@@ -398,13 +398,4 @@ func TestSmallMTU(t *testing.T) {
 			l.Close()
 		})
 	}
-}
-
-func newKey(t testing.TB) peer.PrivKey {
-	t.Helper()
-	key, err := peer.GenerateKey(peer.Ed25519)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return key
 }

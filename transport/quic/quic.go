@@ -132,20 +132,11 @@ func (t *Transport) DialSession(ctx context.Context, to ma.Multiaddr, want peer.
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx)
 	}
-	port, err := t.ports.Dial(ctx, remote.Addr())
-	if err != nil {
-		return nil, err
-	}
-	defer port.Close() // the connection holds it from then on
-	q, err := quicport.On(port, t.Key)
-	if err != nil {
-		return nil, err
-	}
 	conf := t.id.Config(want)
 	conf.NextProtos = []string{alpn}
-	c, err := q.Dial(ctx, remote, conf)
+	c, err := quicport.Dial(ctx, t.ports, t.Key, remote, conf)
 	if err != nil {
-		return nil, quicport.Reason(err)
+		return nil, err
 	}
 	return newSession(c)
 }

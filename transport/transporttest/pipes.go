@@ -395,8 +395,13 @@ func (p *pattern) Read(b []byte) (int, error) {
 }
 
 func testLarge(t *testing.T, p Pipes) {
-	const size = 4 << 20
 	_, c, d := connect(t, p)
+	large(t, c, d)
+}
+
+// large sends more than any buffer holds, both ways at the same time.
+func large(t *testing.T, c, d net.Conn) {
+	const size = 4 << 20
 	var wg sync.WaitGroup
 	for i, x := range [][2]net.Conn{{c, d}, {d, c}} {
 		wg.Go(func() {

@@ -115,12 +115,7 @@ type sessionHosts struct {
 func newSessionHosts(t testing.TB, p Sessions) *sessionHosts {
 	t.Helper()
 	h := new(sessionHosts)
-	for _, k := range []*peer.PrivKey{&h.clientKey, &h.serverKey} {
-		var err error
-		if *k, err = peer.GenerateKey(peer.Ed25519); err != nil {
-			t.Fatal(err)
-		}
-	}
+	h.clientKey, h.serverKey = Key(t), Key(t)
 	h.client, h.server = p.New(t, h.clientKey, h.serverKey)
 	l, err := h.server.ListenSession(t.Context(), p.Listen)
 	if err != nil {
@@ -900,32 +895,8 @@ func testSessionCloseDuringWrite(t *testing.T, p Sessions) {
 }
 
 func testSessionLarge(t *testing.T, p Sessions) {
-	const size = 4 << 20
-	x := newSessionPair(t, p)
-	c, d := x.open(t)
-	var wg sync.WaitGroup
-	for i, x := range [][2]net.Conn{{c, d}, {d, c}} {
-		wg.Go(func() {
-			if _, err := io.CopyN(x[0], &pattern{uint32(i)}, size); err != nil {
-				t.Errorf("write: %v", err)
-			}
-		})
-		wg.Go(func() {
-			want := &pattern{uint32(i)}
-			got, expect := make([]byte, 64<<10), make([]byte, 64<<10)
-			for n := 0; n < size; {
-				k, err := x[1].Read(got[:min(len(got), size-n)])
-				want.Read(expect[:k])
-				if err != nil || !bytes.Equal(got[:k], expect[:k]) {
-					t.Errorf("wrong bytes after %d: %v", n, err)
-					x[0].Close()
-					return
-				}
-				n += k
-			}
-		})
-	}
-	wg.Wait()
+	c, d := newSessionPair(t, p).open(t)
+	large(t, c, d)
 }
 
 func testSessionOpenBothWays(t *testing.T, p Sessions) {

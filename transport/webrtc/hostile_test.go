@@ -21,16 +21,8 @@ import (
 	"github.com/plexus-p2p/plexus/simnet"
 	"github.com/plexus-p2p/plexus/transport"
 	"github.com/plexus-p2p/plexus/transport/internal/rtc"
+	"github.com/plexus-p2p/plexus/transport/transporttest"
 )
-
-func newKey(t testing.TB) peer.PrivKey {
-	t.Helper()
-	key, err := peer.GenerateKey(peer.Ed25519)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return key
-}
 
 // world is a server on a simulated network, and a host from which to harm it.
 type world struct {
@@ -46,7 +38,7 @@ func newWorld(t *testing.T) *world {
 	t.Helper()
 	n := simnet.New(simnet.Config{Path: simnet.Link{Latency: 5 * time.Millisecond}})
 	t.Cleanup(n.Close)
-	w := &world{net: n, server: &Transport{Key: newKey(t), Network: n.Host("10.0.0.1")}, bad: n.Host("10.0.0.66")}
+	w := &world{net: n, server: &Transport{Key: transporttest.Key(t), Network: n.Host("10.0.0.1")}, bad: n.Host("10.0.0.66")}
 	l, err := w.server.ListenSession(t.Context(), ma.StringCast("/ip4/10.0.0.1/udp/4001/webrtc-direct"))
 	if err != nil {
 		t.Fatal(err)
@@ -80,7 +72,7 @@ func (w *world) held() (flows, addrs int) {
 // welcome connects an honest client, and leaves it connected.
 func (w *world) welcome(t *testing.T) {
 	t.Helper()
-	client := &Transport{Key: newKey(t), Network: w.net.Host("10.0.0.2")}
+	client := &Transport{Key: transporttest.Key(t), Network: w.net.Host("10.0.0.2")}
 	ends := make(chan transport.Session, 1)
 	go func() {
 		if s, err := w.l.Accept(); err == nil {
@@ -193,7 +185,7 @@ func (r *recorder) Write(b []byte) (int, error) {
 // clientHello returns the first packet of a client.
 func clientHello(t *testing.T) []byte {
 	t.Helper()
-	cert, err := rtc.NewCertificate(newKey(t))
+	cert, err := rtc.NewCertificate(transporttest.Key(t))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -278,7 +270,7 @@ func TestHandshakesInAll(t *testing.T) {
 func TestSilentAfterDTLS(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
-		client := &Transport{Key: newKey(t), Network: w.net.Host("10.0.0.2")}
+		client := &Transport{Key: transporttest.Key(t), Network: w.net.Host("10.0.0.2")}
 		if err := client.init(); err != nil {
 			t.Fatal(err)
 		}
@@ -305,7 +297,7 @@ func TestSilentAfterDTLS(t *testing.T) {
 func TestCertHash(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
-		client := &Transport{Key: newKey(t), Network: w.net.Host("10.0.0.2")}
+		client := &Transport{Key: transporttest.Key(t), Network: w.net.Host("10.0.0.2")}
 		if err := client.init(); err != nil {
 			t.Fatal(err)
 		}
@@ -344,7 +336,7 @@ func TestFigureRoundTrips(t *testing.T) {
 		const rtt = 100 * time.Millisecond
 		n := simnet.New(simnet.Config{Path: simnet.Link{Latency: rtt / 2}})
 		t.Cleanup(n.Close)
-		server := &Transport{Key: newKey(t), Network: n.Host("10.0.0.1")}
+		server := &Transport{Key: transporttest.Key(t), Network: n.Host("10.0.0.1")}
 		l, err := server.ListenSession(t.Context(), ma.StringCast("/ip4/10.0.0.1/udp/4001/webrtc-direct"))
 		if err != nil {
 			t.Fatal(err)
@@ -362,7 +354,7 @@ func TestFigureRoundTrips(t *testing.T) {
 				}()
 			})
 		}()
-		client := &Transport{Key: newKey(t), Network: n.Host("10.0.0.2")}
+		client := &Transport{Key: transporttest.Key(t), Network: n.Host("10.0.0.2")}
 		begin := time.Now()
 		c, err := client.DialSession(t.Context(), l.Addr().(addr).Multiaddr(), server.Key.ID())
 		if err != nil {

@@ -17,18 +17,10 @@ import (
 	"github.com/plexus-p2p/plexus/simnet"
 	"github.com/plexus-p2p/plexus/transport"
 	"github.com/plexus-p2p/plexus/transport/quic"
+	"github.com/plexus-p2p/plexus/transport/transporttest"
 	"github.com/plexus-p2p/plexus/transport/udp"
 	"github.com/plexus-p2p/plexus/transport/webtransport"
 )
-
-func newKey(t testing.TB) peer.PrivKey {
-	t.Helper()
-	key, err := peer.GenerateKey(peer.Ed25519)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return key
-}
 
 var listenAny = ma.StringCast("/ip4/0.0.0.0/udp/4001/quic-v1/webtransport")
 
@@ -63,7 +55,7 @@ func inHosts(t *testing.T, link simnet.Link, f func(t *testing.T, x, y *plexus.H
 	synctest.Test(t, func(t *testing.T) {
 		n := simnet.New(simnet.Config{Path: link})
 		t.Cleanup(n.Close)
-		f(t, host(t, n.Host("10.0.0.1"), newKey(t)), host(t, n.Host("10.0.0.2"), newKey(t)))
+		f(t, host(t, n.Host("10.0.0.1"), transporttest.Key(t)), host(t, n.Host("10.0.0.2"), transporttest.Key(t)))
 	})
 }
 
@@ -171,10 +163,10 @@ func TestCertificatesRoll(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := simnet.New(simnet.Config{Path: simnet.Link{Latency: time.Millisecond}})
 		t.Cleanup(n.Close)
-		key := newKey(t)
+		key := transporttest.Key(t)
 		away := n.Host("10.0.0.2")
 		y := host(t, away, key)
-		x := host(t, n.Host("10.0.0.1"), newKey(t))
+		x := host(t, n.Host("10.0.0.1"), transporttest.Key(t))
 		var seen []ma.Multiaddr
 		var changed time.Time
 		for roll := range 5 {

@@ -125,16 +125,7 @@ func (t *Transport) DialSession(ctx context.Context, to ma.Multiaddr, want peer.
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx)
 	}
-	port, err := t.ports.Dial(ctx, remote.Addr())
-	if err != nil {
-		return nil, err
-	}
-	defer port.Close() // the connection holds it from then on
-	q, err := quicport.On(port, t.Key)
-	if err != nil {
-		return nil, err
-	}
-	c, err := q.Dial(ctx, remote, &tls.Config{
+	c, err := quicport.Dial(ctx, t.ports, t.Key, remote, &tls.Config{
 		MinVersion: tls.VersionTLS13,
 		NextProtos: []string{alpn},
 
@@ -145,7 +136,7 @@ func (t *Transport) DialSession(ctx context.Context, to ma.Multiaddr, want peer.
 		},
 	})
 	if err != nil {
-		return nil, quicport.Reason(err)
+		return nil, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, handshakeTimeout)
 	defer cancel()

@@ -190,8 +190,27 @@ func (q *Port) begin(ctx context.Context, _ *quic.ClientInfo) (context.Context, 
 	return context.WithValue(ctx, handshakeKey{}, h), nil
 }
 
-// Dial connects. The caller owns the connection, which keeps the port open.
-func (q *Port) Dial(ctx context.Context, to netip.AddrPort, conf *tls.Config) (*quic.Conn, error) {
+// Dial connects, from a port that is listened on if there is one. It gives up when ctx
+// ends and when the peer is silent. Errors are those of the standard library and our
+// own. The caller owns the connection, which keeps the port open.
+func Dial(ctx context.Context, ports *udp.Ports, key peer.PrivKey, to netip.AddrPort, conf *tls.Config) (*quic.Conn, error) {
+	p, err := ports.Dial(ctx, to.Addr())
+	if err != nil {
+		return nil, err
+	}
+	defer p.Close() // the connection holds it
+	q, err := On(p, key)
+	if err != nil {
+		return nil, err
+	}
+	c, err := q.dial(ctx, to, conf)
+	if err != nil {
+		return nil, reason(err)
+	}
+	return c, nil
+}
+
+func (q *Port) dial(ctx context.Context, to netip.AddrPort, conf *tls.Config) (*quic.Conn, error) {
 	q.udp.Hold()
 	own := config()
 	own.TokenStore = q.tokens
@@ -429,11 +448,8 @@ func (l *Listener) Close() error {
 	return q.udp.Close()
 }
 
-// Reason tells why a dial failed, in errors of the standard library and our own.
-func Reason(err error) error {
-	if err == nil {
-		return nil
-	}
+// reason tells why a dial failed, in errors of the standard library and our own.
+func reason(err error) error {
 	var te *quic.TransportError
 	switch {
 	case isA[*quic.HandshakeTimeoutError](err), isA[*quic.IdleTimeoutError](err):

@@ -19,6 +19,7 @@ import (
 	"github.com/plexus-p2p/plexus/peer"
 	"github.com/plexus-p2p/plexus/security/tls"
 	"github.com/plexus-p2p/plexus/simnet"
+	"github.com/plexus-p2p/plexus/transport/transporttest"
 	"github.com/plexus-p2p/plexus/transport/udp"
 )
 
@@ -33,10 +34,7 @@ type party struct {
 
 func newParty(t testing.TB, n *simnet.Network, ip string) *party {
 	t.Helper()
-	key, err := peer.GenerateKey(peer.Ed25519)
-	if err != nil {
-		t.Fatal(err)
-	}
+	key := transporttest.Key(t)
 	id, err := tls.NewIdentity(key)
 	if err != nil {
 		t.Fatal(err)
@@ -92,7 +90,7 @@ func (p *party) dial(ctx context.Context, alpns ...string) (*quic.Conn, error) {
 	}
 	conf := p.id.Config("")
 	conf.NextProtos = alpns
-	return q.Dial(ctx, serverAt, conf)
+	return q.dial(ctx, serverAt, conf)
 }
 
 func (p *party) mustDial(alpns ...string) *quic.Conn {
@@ -501,8 +499,8 @@ func TestHandshakesBound(t *testing.T) {
 			t.Errorf("%d handshakes, want %d at most", n, Handshakes)
 		}
 		_, err = client.dial(t.Context(), "a")
-		if !errors.Is(Reason(err), syscall.ECONNREFUSED) {
-			t.Errorf("dial to a busy port: %v, want ECONNREFUSED", Reason(err))
+		if !errors.Is(reason(err), syscall.ECONNREFUSED) {
+			t.Errorf("dial to a busy port: %v, want ECONNREFUSED", err)
 		}
 
 		cancel()
@@ -571,16 +569,13 @@ func TestReason(t *testing.T) {
 		{"other", io.ErrShortWrite, io.ErrShortWrite, nil},
 		{"alert", &quic.TransportError{Remote: true, ErrorCode: 0x100 + 42, ErrorMessage: "bad certificate"}, nil, net.ErrClosed},
 	} {
-		got := Reason(c.err)
+		got := reason(c.err)
 		if got == nil || c.want != nil && !errors.Is(got, c.want) || c.not != nil && errors.Is(got, c.not) {
-			t.Errorf("%s: Reason(%v) = %v", c.name, c.err, got)
+			t.Errorf("%s: reason(%v) = %v", c.name, c.err, got)
 		}
 	}
-	if err := Reason(nil); err != nil {
-		t.Errorf("Reason(nil) = %v", err)
-	}
 	var alert stdtls.AlertError = 42
-	if got := Reason(alert); !errors.Is(got, alert) {
-		t.Errorf("Reason(%v) = %v", alert, got)
+	if got := reason(alert); !errors.Is(got, alert) {
+		t.Errorf("reason(%v) = %v", alert, got)
 	}
 }

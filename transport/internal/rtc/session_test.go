@@ -15,6 +15,7 @@ import (
 	"github.com/plexus-p2p/plexus/peer"
 	"github.com/plexus-p2p/plexus/simnet"
 	"github.com/plexus-p2p/plexus/transport/internal/sctp"
+	"github.com/plexus-p2p/plexus/transport/transporttest"
 )
 
 // packets is a socket that talks to one address only, as a net.Conn.
@@ -49,15 +50,6 @@ func paths(t *testing.T) (client, server *packets) {
 	return ends[0], ends[1]
 }
 
-func newKey(t *testing.T) peer.PrivKey {
-	t.Helper()
-	key, err := peer.GenerateKey(peer.Ed25519)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return key
-}
-
 func certificate(t *testing.T, key peer.PrivKey) *tls.Certificate {
 	t.Helper()
 	c, err := NewCertificate(key)
@@ -69,7 +61,7 @@ func certificate(t *testing.T, key peer.PrivKey) *tls.Certificate {
 
 // answer is a server on a path. It returns nil if the client does not go on.
 func answer(t *testing.T, path *packets) *Session {
-	key := newKey(t)
+	key := transporttest.Key(t)
 	sec, err := Secure(t.Context(), path, false, certificate(t, key), nil)
 	if err != nil {
 		return nil
@@ -88,7 +80,7 @@ func pair(t *testing.T) (c, s *Session, accepted chan muxer.Stream) {
 	client, server := paths(t)
 	ends := make(chan *Session, 1)
 	go func() { ends <- answer(t, server) }()
-	key := newKey(t)
+	key := transporttest.Key(t)
 	sec, err := Secure(t.Context(), client, true, certificate(t, key), nil)
 	if err != nil {
 		t.Fatal(err)
@@ -112,7 +104,7 @@ func TestFirstMessage(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		client, server := paths(t)
 		go answer(t, server)
-		sec, err := Secure(t.Context(), client, true, certificate(t, newKey(t)), nil)
+		sec, err := Secure(t.Context(), client, true, certificate(t, transporttest.Key(t)), nil)
 		if err != nil {
 			t.Fatal(err)
 		}

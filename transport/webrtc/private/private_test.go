@@ -18,22 +18,14 @@ import (
 	"github.com/plexus-p2p/plexus/peer"
 	"github.com/plexus-p2p/plexus/security"
 	"github.com/plexus-p2p/plexus/transport/internal/rtc"
+	"github.com/plexus-p2p/plexus/transport/transporttest"
 )
-
-func newKey(t *testing.T) peer.PrivKey {
-	t.Helper()
-	key, err := peer.GenerateKey(peer.Ed25519)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return key
-}
 
 // pair are two hosts with a way to signal between them.
 func pair(t *testing.T) (client, server *Transport, l *listener, failed chan error) {
 	t.Helper()
-	server = &Transport{Key: newKey(t)}
-	client = &Transport{Key: newKey(t)}
+	server = &Transport{Key: transporttest.Key(t)}
+	client = &Transport{Key: transporttest.Key(t)}
 	failed = make(chan error, 10)
 	client.Open = func(ctx context.Context, _ ma.Multiaddr, _ peer.ID) (net.Conn, peer.PubKey, error) {
 		a, b := net.Pipe()
@@ -154,7 +146,7 @@ func TestBadSignaling(t *testing.T) {
 			defer a.Close()
 			go io.Copy(io.Discard, a)
 			go a.Write(b)
-			if err := server.Signal(t.Context(), b2, newKey(t).Public()); !errors.Is(err, ErrSignaling) {
+			if err := server.Signal(t.Context(), b2, transporttest.Key(t).Public()); !errors.Is(err, ErrSignaling) {
 				t.Errorf("got %v", err)
 			}
 			b2.Close()
@@ -171,7 +163,7 @@ func TestFingerprint(t *testing.T) {
 	if err := client.init(); err != nil {
 		t.Fatal(err)
 	}
-	other, err := rtc.NewCertificate(newKey(t))
+	other, err := rtc.NewCertificate(transporttest.Key(t))
 	if err != nil {
 		t.Fatal(err)
 	}
