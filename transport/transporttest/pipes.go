@@ -188,6 +188,18 @@ func fails(t testing.TB, what string, want error, f func() error) {
 	}
 }
 
+// expired fails the test if f does not return that a deadline has passed.
+func expired(t testing.TB, what string, f func() error) {
+	t.Helper()
+	fails(t, what, os.ErrDeadlineExceeded, func() error {
+		err := f()
+		if e := net.Error(nil); err != nil && (!errors.As(err, &e) || !e.Timeout()) {
+			t.Errorf("%s: %v is not a timeout", what, err)
+		}
+		return err
+	})
+}
+
 func read(c net.Conn) func() error {
 	return func() error { _, err := c.Read(make([]byte, 1)); return err }
 }
@@ -533,25 +545,15 @@ func testRemoteClose(t *testing.T, p Pipes) {
 
 func testDeadlines(t *testing.T, p Pipes) {
 	_, c, d := connect(t, p)
-	expired := func(what string, f func() error) {
-		t.Helper()
-		fails(t, what, os.ErrDeadlineExceeded, func() error {
-			err := f()
-			if e := net.Error(nil); err != nil && (!errors.As(err, &e) || !e.Timeout()) {
-				t.Errorf("%s: %v is not a timeout", what, err)
-			}
-			return err
-		})
-	}
 	c.SetReadDeadline(time.Now().Add(20 * time.Millisecond))
-	expired("Read", read(c))
-	expired("Read again", read(c))
+	expired(t, "Read", read(c))
+	expired(t, "Read again", read(c))
 	c.SetReadDeadline(time.Now().Add(-time.Second))
-	expired("Read after a deadline in the past", read(c))
+	expired(t, "Read after a deadline in the past", read(c))
 
 	c.SetReadDeadline(time.Time{})
 	var wg sync.WaitGroup
-	wg.Go(func() { expired("Read, when a deadline is set", read(c)) })
+	wg.Go(func() { expired(t, "Read, when a deadline is set", read(c)) })
 	time.Sleep(10 * time.Millisecond)
 	c.SetReadDeadline(time.Unix(1, 0))
 	wg.Wait()
@@ -560,7 +562,7 @@ func testDeadlines(t *testing.T, p Pipes) {
 	// before is not lost, and the connection goes on.
 	c.SetDeadline(time.Now().Add(100 * time.Millisecond))
 	sent := 0
-	expired("Write", func() error {
+	expired(t, "Write", func() error {
 		for {
 			n, err := c.Write(make([]byte, 64<<10))
 			if sent += n; err != nil {

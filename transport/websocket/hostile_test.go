@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -355,6 +356,26 @@ func TestSilentServer(t *testing.T) {
 	}
 }
 
+// connected returns both ends of a connection on n.
+func connected(t *testing.T, n *simnet.Network, suffix string, server, client *tls.Config) (c, d net.Conn) {
+	t.Helper()
+	s := &Transport{TCP: &tcp.Transport{Network: n.Host("10.0.0.2")}, TLSConfig: server}
+	on := at[:2].Encapsulate(ma.StringCast(suffix))
+	l, err := s.Listen(t.Context(), on)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	c, err = (&Transport{TCP: &tcp.Transport{Network: n.Host("10.0.0.1")}, TLSClientConfig: client}).Dial(t.Context(), on)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d, err = l.Accept(); err != nil {
+		t.Fatal(err)
+	}
+	return c, d
+}
+
 // "One Write = one binary frame", in one write below, also with TLS.
 func TestOneWrite(t *testing.T) {
 	server, client := certificate(t, []string{"10.0.0.2"})
@@ -362,21 +383,7 @@ func TestOneWrite(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			n := simnet.New(simnet.Config{})
 			defer n.Close()
-			s := &Transport{TCP: &tcp.Transport{Network: n.Host("10.0.0.2")}, TLSConfig: server}
-			on := at[:2].Encapsulate(ma.StringCast(suffix))
-			l, err := s.Listen(t.Context(), on)
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer l.Close()
-			c, err := (&Transport{TCP: &tcp.Transport{Network: n.Host("10.0.0.1")}, TLSClientConfig: client}).Dial(t.Context(), on)
-			if err != nil {
-				t.Fatal(err)
-			}
-			d, err := l.Accept()
-			if err != nil {
-				t.Fatal(err)
-			}
+			c, d := connected(t, n, suffix, server, client)
 			for _, x := range [][2]net.Conn{{c, d}, {d, c}} {
 				go io.Copy(io.Discard, x[1])
 				stats := x[0].(*conn).Conn.(*simnet.Conn).Stats
@@ -405,21 +412,7 @@ func TestDeadlineLosesNothing(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			n := simnet.New(simnet.Config{Path: simnet.Link{Latency: time.Millisecond, Bandwidth: 10e6}})
 			defer n.Close()
-			s := &Transport{TCP: &tcp.Transport{Network: n.Host("10.0.0.2")}, TLSConfig: server}
-			on := at[:2].Encapsulate(ma.StringCast(suffix))
-			l, err := s.Listen(t.Context(), on)
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer l.Close()
-			c, err := (&Transport{TCP: &tcp.Transport{Network: n.Host("10.0.0.1")}, TLSClientConfig: client}).Dial(t.Context(), on)
-			if err != nil {
-				t.Fatal(err)
-			}
-			d, err := l.Accept()
-			if err != nil {
-				t.Fatal(err)
-			}
+			c, d := connected(t, n, suffix, server, client)
 			defer d.Close()
 			want := make([]byte, 3<<20)
 			for i := range want {

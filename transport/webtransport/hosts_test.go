@@ -1,7 +1,6 @@
 package webtransport_test
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -210,48 +209,6 @@ func TestCertificatesRoll(t *testing.T) {
 				t.Errorf("the address has changed after %v", took)
 			}
 			changed = time.Now()
-		}
-	})
-}
-
-func TestDatagrams(t *testing.T) {
-	inHosts(t, simnet.Link{Latency: time.Millisecond}, func(t *testing.T, x, y *plexus.Host) {
-		c := dialHost(t, x, y)
-		d := inbound(y)
-		if n := c.MaxDatagram(); n < 1100 {
-			t.Errorf("datagrams have %d bytes at most", n)
-		}
-		msg := bytes.Repeat([]byte("x"), c.MaxDatagram())
-		for _, e := range [][2]*plexus.Conn{{c, d}, {d, c}} {
-			if err := e[0].SendDatagram(msg); err != nil {
-				t.Fatal(err)
-			}
-			if got, err := e[1].ReceiveDatagram(t.Context()); err != nil || !bytes.Equal(got, msg) {
-				t.Errorf("got %d bytes of %d, %v", len(got), len(msg), err)
-			}
-		}
-		if err := c.SendDatagram(make([]byte, 1<<16)); !errors.Is(err, transport.ErrDatagramTooLong) {
-			t.Errorf("a datagram of 64 KiB: %v", err)
-		}
-
-		// Several may wait at the same time, and all hear of the end.
-		got := make(chan error, 4)
-		for range 4 {
-			go func() { _, err := d.ReceiveDatagram(t.Context()); got <- err }()
-		}
-		for range 2 {
-			c.SendDatagram(msg)
-		}
-		for range 2 {
-			if err := <-got; err != nil {
-				t.Error(err)
-			}
-		}
-		c.Close()
-		for range 2 {
-			if err := <-got; err == nil {
-				t.Error("a datagram after the end")
-			}
 		}
 	})
 }
