@@ -25,8 +25,8 @@ type Stream struct {
 }
 
 // patient is a muxer's stream that, while a protocol is negotiated with a
-// stranger, waits for a bounded time only. The deadline is set when it has to
-// wait: most often the proposal has come with the opening.
+// stranger, waits for a bounded time only. A deadline costs less than to look whether one
+// is needed: no timer runs where the proposal has come with the opening.
 type patient struct {
 	muxer.Stream
 	limit time.Duration // 0: wait as the application says
@@ -34,7 +34,7 @@ type patient struct {
 }
 
 func (p *patient) Read(b []byte) (int, error) {
-	if p.limit > 0 && !p.set && !p.Stream.Ready() {
+	if p.limit > 0 && !p.set {
 		p.set = true
 		p.Stream.SetReadDeadline(time.Now().Add(p.limit))
 	}

@@ -183,7 +183,7 @@ func (c *Conn) firstRead(p []byte) (int, error) {
 		c.release(&c.reading)
 		return n, nil
 	}
-	if !mayBlock(c.Conn) {
+	if c.state.Load()&sent == 0 && !mayBlock(c.Conn) {
 		n, err := c.Conn.Read(p)
 		c.release(&c.reading)
 		return n, err
