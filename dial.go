@@ -117,7 +117,10 @@ func (h *Host) startLocked(info peer.AddrInfo, asked bool) *dialing {
 	h.wg.Go(func() {
 		defer cancel(nil)
 		defer stop()
-		j.conn, j.err = h.dial(ctx, info, asked)
+		// An earlier dial may have ended since the caller looked for a connection.
+		if j.conn = h.swarm.best(info.ID); j.conn == nil {
+			j.conn, j.err = h.dial(ctx, info, asked)
+		}
 		h.dialer.mu.Lock()
 		if h.dialer.dials[info.ID] == j {
 			delete(h.dialer.dials, info.ID)
