@@ -333,6 +333,7 @@ func (h *Host) dialPipe(ctx context.Context, t transport.Pipes, a ma.Multiaddr, 
 		return err
 	}
 	l.reached(StageConnect)
+	l.watched = transport.Watches(t)
 	if err := l.addrs(raw.LocalAddr(), raw.RemoteAddr()); err != nil {
 		raw.Close()
 		return err

@@ -66,7 +66,7 @@ func (h *Host) listen(ctx context.Context, on ma.Multiaddr) error {
 		if nl, err = pipes.Listen(ctx, on); err != nil {
 			return err
 		}
-		l.at, l.close, run = nl, nl.Close, func() { h.accept(l, nl) }
+		l.at, l.close, run = nl, nl.Close, func() { h.accept(l, nl, transport.Watches(pipes)) }
 	case sessions != nil:
 		var sl transport.SessionListener
 		if sl, err = sessions.ListenSession(ctx, on); err != nil {
@@ -177,7 +177,7 @@ func (h *Host) transportFor(a ma.Multiaddr) (transport.Pipes, transport.Sessions
 
 // accept takes connections from a listener while fewer than Limits.Handshakes
 // are being upgraded; the rest wait in the operating system's backlog.
-func (h *Host) accept(l *listening, nl net.Listener) {
+func (h *Host) accept(l *listening, nl net.Listener, watched bool) {
 	for {
 		if !h.swarm.handshake(h.ctx) {
 			return
@@ -191,15 +191,15 @@ func (h *Host) accept(l *listening, nl net.Listener) {
 		h.wg.Go(func() { // ends by HandshakeTimeout
 			stack.Large()
 			defer h.swarm.handshaken()
-			h.inbound(raw)
+			h.inbound(raw, watched)
 		})
 	}
 }
 
-func (h *Host) inbound(raw net.Conn) {
+func (h *Host) inbound(raw net.Conn, watched bool) {
 	ctx, cancel := context.WithTimeout(h.ctx, h.limits.HandshakeTimeout)
 	defer cancel()
-	link := &link{inbound: true, started: time.Now()}
+	link := &link{inbound: true, watched: watched, started: time.Now()}
 	err := link.addrs(raw.LocalAddr(), raw.RemoteAddr())
 	if err == nil {
 		err = h.admit(StageAccept, link)

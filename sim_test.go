@@ -16,10 +16,12 @@ import (
 	"github.com/plexus-p2p/plexus/peer"
 	"github.com/plexus-p2p/plexus/security"
 	"github.com/plexus-p2p/plexus/security/noise"
+	"github.com/plexus-p2p/plexus/security/pnet"
 	"github.com/plexus-p2p/plexus/security/tls"
 	"github.com/plexus-p2p/plexus/simnet"
 	"github.com/plexus-p2p/plexus/transport"
 	"github.com/plexus-p2p/plexus/transport/tcp"
+	"github.com/plexus-p2p/plexus/transport/websocket"
 )
 
 // simHost makes a host with an address of its own on a simulated network. It
@@ -212,6 +214,87 @@ func TestPartition(t *testing.T) {
 		talk(t, open(t, x, y.ID(), echoProtocol))
 	})
 }
+
+// TestWatched: where the system notices that a host is gone, the session asks rarely, at
+// both ends and in private networks too, but for those that go by WebSocket or another
+// network. A path that swallows what was sent is noticed as soon as ever.
+func TestWatched(t *testing.T) {
+	type pipes func(sim *simnet.Host) transport.Pipes
+	watched := func(sim *simnet.Host) *tcp.Transport { return &tcp.Transport{Network: watchedNetwork{sim}} }
+	for name, c := range map[string]struct {
+		pipes pipes
+		rare  bool
+	}{
+		"tcp":     {func(sim *simnet.Host) transport.Pipes { return watched(sim) }, true},
+		"private": {func(sim *simnet.Host) transport.Pipes { return &pnet.Transport{Key: pnet.Key{1}, Pipes: watched(sim)} }, true},
+		"ws":      {func(sim *simnet.Host) transport.Pipes { return &websocket.Transport{TCP: watched(sim)} }, false},
+		"simnet":  {func(sim *simnet.Host) transport.Pipes { return &tcp.Transport{Network: sim} }, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				n := simnet.New(simnet.Config{Path: simnet.Link{Latency: 10 * time.Millisecond}})
+				defer n.Close()
+				on := "/ip4/0.0.0.0/tcp/4001"
+				if name == "ws" {
+					on += "/ws"
+				}
+				host := func(sim *simnet.Host) *plexus.Host {
+					h := makeHost(t, plexus.Config{
+						Network: sim, Pipes: []transport.Pipes{c.pipes(sim)},
+						Security: []security.Protocol{&noise.Protocol{}}, Muxers: []muxer.Muxer{&yamux.Muxer{}},
+					})
+					h.Handle(echoProtocol, echo)
+					if err := h.Listen(t.Context(), ma.StringCast(on)); err != nil {
+						t.Fatal(err)
+					}
+					return h
+				}
+				island := n.Host("10.0.0.2")
+				x, y := host(n.Host("10.0.0.1")), host(island)
+				defer y.Close()
+				defer x.Close()
+				// gone parts the two, and tells when the ends noticed.
+				gone := func(between func()) (ours, theirs time.Duration) {
+					t.Helper()
+					conn, err := x.Dial(t.Context(), y.Info())
+					if err != nil {
+						t.Fatal(err)
+					}
+					talk(t, open(t, x, y.ID(), echoProtocol))
+					time.Sleep(10 * time.Minute)
+					n.Partition(island)
+					begin := time.Now()
+					between()
+					other := y.ConnsTo(x.ID())[0]
+					<-conn.Done()
+					ours = time.Since(begin)
+					<-other.Done()
+					theirs = time.Since(begin)
+					n.Heal()
+					return ours, theirs
+				}
+				least := time.Duration(0)
+				most := 45 * time.Second
+				if c.rare {
+					least, most = 45*time.Second, 135*time.Second
+				}
+				ours, theirs := gone(func() {})
+				if ours > most || theirs > most || max(ours, theirs) < least {
+					t.Errorf("a dead path was noticed after %v and %v, want %v to %v", ours, theirs, least, most)
+				}
+				ours, _ = gone(func() { open(t, x, y.ID(), echoProtocol).Write([]byte("hello")) })
+				if ours > 45*time.Second {
+					t.Errorf("that nothing arrives was noticed after %v", ours)
+				}
+			})
+		})
+	}
+}
+
+// watchedNetwork says that it notices when a host is gone. It does not.
+type watchedNetwork struct{ *simnet.Host }
+
+func (watchedNetwork) Watches() bool { return true }
 
 // TestDNS dials by names: dns4, and dnsaddr with a record for somebody else.
 func TestDNS(t *testing.T) {

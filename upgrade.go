@@ -20,6 +20,7 @@ import (
 // link is a connection on its way up, as far as it has come.
 type link struct {
 	inbound       bool
+	watched       bool // the system notices when the peer's host is gone
 	started       time.Time
 	stages        []StageTime       // of dials
 	tell          func([]StageTime) // hears of each stage of a dial
@@ -83,6 +84,9 @@ func (h *Host) upgrade(ctx context.Context, raw net.Conn, l *link, how negotiati
 	l.muxer = m.ID()
 	// c.Conn and not c: the muxer looks for what the secured connection can do beyond net.Conn.
 	l.session = m.New(c.Conn, !l.inbound)
+	if s, ok := l.session.(muxer.Watched); ok && l.watched {
+		s.Watched()
+	}
 	l.reached(StageMux)
 	return nil
 }

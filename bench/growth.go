@@ -257,7 +257,7 @@ func (p *pair) both(o order) (server, client report, err error) {
 
 func growConns(cfg growthConfig) (*growth, error) {
 	g := &growth{name: "Idle connections", x: "connections"}
-	g.note = fmt.Sprintf("Idle for %v, which has the keep-alives of all connections if it is 30 s or more.", cfg.idle)
+	g.note = fmt.Sprintf("Idle for %v, which has the first ping on all connections if it is 30 s or more. go-libp2p's further ones come each 30 s, plexus' each 2 min.", cfg.idle)
 	var files syscall.Rlimit // Go has raised it to the hard limit
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &files); err != nil {
 		return nil, err

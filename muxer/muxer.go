@@ -50,6 +50,13 @@ type Session interface {
 	Stats() Stats
 }
 
+// Watched is what a [Session] has besides if it pings its peer.
+type Watched interface {
+	// Watched tells that the system notices when the peer's host is gone, as
+	// transport.Watcher says, so that the session need not ask often. Call it before Serve.
+	Watched()
+}
+
 // A Stream is a net.Conn, safe for concurrent use by any number of readers,
 // writers and closers. In addition each direction ends for itself.
 //

@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"runtime"
 	"syscall"
+	"time"
 )
 
 // System is the operating system's [Network]. Its connections are *net.TCPConn and
@@ -15,12 +17,30 @@ import (
 // A listener on an IPv6 address, be it "::", takes IPv6 alone on every system.
 type System struct{}
 
-var _ Network = System{}
+var (
+	_ Network = System{}
+	_ Watcher = System{}
+)
 
 // unsent is how many bytes wait in the kernel behind those that it may send
 // already. More would not be faster, but late: what a muxer has handed over cannot
 // be overtaken by a more urgent stream. 128 KiB are 10 ms at 100 Mbit/s.
 const unsent = 128 << 10
+
+// watch has the kernel look whether the peer's host is still there: after 30 s of silence,
+// and five times in the 10 s that follow. It does so while nothing that we sent waits for
+// its acknowledgement, and it wakes nobody as long as there are answers.
+var watch = net.KeepAliveConfig{Enable: true, Idle: 30 * time.Second, Interval: 2 * time.Second, Count: 5}
+
+// Watches implements [Watcher]: TCP connections are watched where the system lets each
+// have times of its own.
+func (System) Watches() bool {
+	switch runtime.GOOS {
+	case "linux", "android", "darwin", "ios", "freebsd", "netbsd", "dragonfly", "windows":
+		return true
+	}
+	return false
+}
 
 // DialTCP connects. Where local has a port, that of a listener say, and it cannot
 // be used, as when an older connection to remote has it, the system chooses another one.
@@ -52,7 +72,7 @@ func dialTCP(ctx context.Context, local, remote netip.AddrPort) (*net.TCPConn, e
 		return nil, err
 	}
 	share := local.Port() != 0
-	d := net.Dialer{Control: func(_, _ string, c syscall.RawConn) error {
+	d := net.Dialer{KeepAliveConfig: watch, Control: func(_, _ string, c syscall.RawConn) error {
 		return control(c, func(fd uintptr) error {
 			limitUnsent(fd)
 			if share {
@@ -80,7 +100,7 @@ func (System) ListenTCP(ctx context.Context, on netip.AddrPort) (net.Listener, e
 	if err != nil {
 		return nil, err
 	}
-	lc := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
+	lc := net.ListenConfig{KeepAliveConfig: watch, Control: func(_, _ string, c syscall.RawConn) error {
 		return control(c, func(fd uintptr) error {
 			limitUnsent(fd) // accepted connections inherit it
 			if !shareLate {

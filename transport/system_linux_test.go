@@ -35,6 +35,10 @@ func TestOptions(t *testing.T) {
 				{"TCP_NOTSENT_LOWAT", unix.IPPROTO_TCP, unix.TCP_NOTSENT_LOWAT, unsent},
 				{"TCP_NODELAY", unix.IPPROTO_TCP, unix.TCP_NODELAY, 1},
 				{"SO_KEEPALIVE", unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1},
+				// What Watches promises: 40 s.
+				{"TCP_KEEPIDLE", unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, 30},
+				{"TCP_KEEPINTVL", unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, 2},
+				{"TCP_KEEPCNT", unix.IPPROTO_TCP, unix.TCP_KEEPCNT, 5},
 			} {
 				if got, err := unix.GetsockoptInt(int(fd), o.level, o.name); err != nil || got != o.want {
 					t.Errorf("%s: %s = %d, %v, want %d", name, o.what, got, err, o.want)

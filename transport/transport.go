@@ -32,6 +32,21 @@ type Pipes interface {
 	Listen(ctx context.Context, on ma.Multiaddr) (net.Listener, error)
 }
 
+// A Watcher is a Pipes, or a [Network] with TCP, that knows whether the system notices
+// when the other end's host is gone.
+type Watcher interface {
+	// Watches tells that a read fails when the host at the far end of the connection, and
+	// not that of a proxy, has been silent for 40 s and does not answer the system. A
+	// muxer need not ask as often then.
+	Watches() bool
+}
+
+// Watches tells whether v is a [Watcher] and does.
+func Watches(v any) bool {
+	w, ok := v.(Watcher)
+	return ok && w.Watches()
+}
+
 // Sessions gives connections that are authenticated and muxed already.
 type Sessions interface {
 	Match(ma.Multiaddr) bool

@@ -9,10 +9,14 @@ import (
 // ping sends a ping, unless one is out.
 func (s *Session) ping() {
 	if s.cfg.Pings && !s.pingOut {
-		s.pingOut, s.pingDue = true, true
-		s.pingID++
+		s.pingIsDue()
 		s.control(nil)
 	}
+}
+
+func (s *Session) pingIsDue() {
+	s.pingOut, s.pingDue = true, true
+	s.pingID++
 }
 
 // pong takes the answer.
@@ -20,7 +24,11 @@ func (s *Session) pong(id uint64) {
 	if !s.pingOut || s.pingDue || id != s.pingID {
 		return
 	}
-	s.pingOut = false
+	s.pingOut, s.arrived = false, s.covered
+	if s.probed != 0 { // all is well, and the timer need not come to tell
+		s.probed = 0
+		s.alive.Reset(s.together(s.quiet()))
+	}
 	d := max(s.now()-s.pingSent, 1)
 	if s.rtt == 0 {
 		s.rtt = d
@@ -29,8 +37,43 @@ func (s *Session) pong(id uint64) {
 	}
 }
 
+// quiet is how long the peer may be silent.
+//
+// Where the system watches it, a ping costs more than it tells: it wakes both ends. But the
+// system does not look while it sends again and again what is not acknowledged, which
+// may take it a quarter of an hour. So it takes over when a ping's answer has shown that there is
+// no such thing, until something else is sent. A pong that gets lost with the peer's host is
+// not worth a ping: then Watched and Timeout hold.
+//
+// One end asks a step before the other, who has heard from it then, and need not.
+func (s *Session) quiet() time.Duration {
+	d := s.cfg.KeepAlive
+	if s.watched && s.arrived {
+		d = s.cfg.Watched
+	}
+	if s.cfg.FirstID&1 == 1 {
+		d -= s.step()
+	}
+	return d
+}
+
+// step is how far the moments are apart in which sessions look at their peers.
+func (s *Session) step() time.Duration { return max(s.cfg.KeepAlive/16, 1) }
+
+// underWay is called when something other than pings and pongs is about to be sent.
+func (s *Session) underWay() {
+	s.covered = false
+	if !s.arrived {
+		return
+	}
+	s.arrived = false
+	if s.watched && s.probed == 0 && s.alive != nil && s.err == nil { // else the timer fires soon enough
+		s.alive.Reset(s.together(s.quiet()))
+	}
+}
+
 // onAlive runs when the peer may have been silent for too long. A dead peer is
-// noticed after KeepAlive and Timeout.
+// noticed after KeepAlive and Timeout, by us or by the system.
 func (s *Session) onAlive() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -39,14 +82,19 @@ func (s *Session) onAlive() {
 	}
 	silent := s.now() - s.received
 	switch {
-	case silent < s.cfg.KeepAlive:
+	case silent < s.quiet():
 		s.probed = 0
-		s.alive.Reset(s.together(s.cfg.KeepAlive - silent))
+		s.alive.Reset(s.together(s.quiet() - silent))
 	case s.probed == 0:
 		s.probed = s.now()
-		s.pingOut = false // the last one is lost
-		s.ping()
 		s.alive.Reset(s.cfg.Timeout)
+		s.pingIsDue() // the last one is lost, if one is out
+		s.urgent = true
+		if !s.writing && s.mute == nil {
+			s.writing = true
+			s.send(nil) // here, as this is a goroutine already
+		}
+		s.kick()
 	case s.now()-s.probed >= s.cfg.Timeout:
 		s.fail(&muxer.SessionError{Remote: true, Err: ErrSilent})
 	default:
@@ -58,7 +106,7 @@ func (s *Session) onAlive() {
 // at their peers at the same moments. Hundreds of idle connections that wake up one by
 // one cost several times as much as all at once.
 func (s *Session) together(d time.Duration) time.Duration {
-	grid := max(s.cfg.KeepAlive/16, 1)
+	grid := s.step()
 	at := time.Duration(time.Now().UnixNano()) + d
 	return d + (grid-at%grid)%grid
 }

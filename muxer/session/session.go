@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/plexus-p2p/plexus/muxer"
@@ -32,10 +33,11 @@ type Config struct {
 	MaxQueue   int           // without windows: bytes that a stream may hold for its reader; it is reset beyond
 	MaxReceive int           // bytes that all streams may hold together; a stream that needs more is reset
 	KeepAlive  time.Duration // silence after which the peer is pinged
+	Watched    time.Duration // the same where the system watches the peer, and nothing of ours may be under way
 	Timeout    time.Duration // silence after that ping which ends the session
 }
 
-// ErrSilent is why a session ended whose peer did not answer a ping.
+// ErrSilent is why a session ended whose peer did not answer a ping, or the system.
 var ErrSilent = errors.New("muxer: the peer does not answer")
 
 // ErrExhausted is returned by Open when all stream IDs have been used.
@@ -145,6 +147,9 @@ type Session struct {
 	rtt       time.Duration
 	alive     *time.Timer
 	probed    time.Duration // when the keepalive ping went out; 0: none did
+	watched   bool          // the system notices when the peer's host is gone
+	arrived   bool          // all that we sent but pongs has: a ping that left after it was answered
+	covered   bool          // the latest ping left after all else but pongs
 	sweeper   *time.Timer
 	sweeping  bool // it runs
 	sweeps    uint
@@ -166,7 +171,7 @@ func New(c net.Conn, cfg Config) *Session {
 	s.waiters.kind = inWaiters
 	s.openers.L, s.closers.L, s.server.L, s.drain.L = &s.mu, &s.mu, &s.mu, &s.mu
 	if cfg.Pings && cfg.KeepAlive > 0 {
-		s.alive = time.AfterFunc(s.together(cfg.KeepAlive), s.onAlive)
+		s.alive = time.AfterFunc(s.together(s.quiet()), s.onAlive)
 	}
 	return s
 }
@@ -434,6 +439,8 @@ func (s *Session) failRead(err error) {
 		s.fail(s.gone)
 	case errors.Is(err, io.EOF):
 		s.fail(&muxer.SessionError{Remote: true, Err: io.ErrUnexpectedEOF}) // a stream's EOF is another thing
+	case errors.Is(err, syscall.ETIMEDOUT): // the system asked
+		s.fail(&muxer.SessionError{Remote: true, Err: fmt.Errorf("%w: %w", ErrSilent, err)})
 	default:
 		s.fail(&muxer.SessionError{Remote: true, Err: err})
 	}
@@ -483,6 +490,13 @@ func (s *Session) Stats() muxer.Stats {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return muxer.Stats{Streams: s.all.n, Received: s.held, RTT: s.rtt}
+}
+
+// Watched implements [muxer.Watched].
+func (s *Session) Watched() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.watched = true
 }
 
 func isTimeout(err error) bool { return errors.Is(err, os.ErrDeadlineExceeded) }

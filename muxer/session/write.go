@@ -327,9 +327,10 @@ func (s *Session) batch() *[]byte {
 	}
 	if s.pingDue {
 		s.pingDue = false
-		s.pingSent = s.now()
+		s.pingSent, s.covered = s.now(), true
 		b = wire.Append(b, Frame{Kind: Ping, Value: s.pingID})
 	}
+	signs := len(b)
 	for s.rsts.n > 0 && len(b) < maxControl {
 		r := s.rsts.pop()
 		b = wire.Append(b, Frame{Kind: Reset, ID: r.id, Value: uint64(r.code)})
@@ -359,6 +360,9 @@ func (s *Session) batch() *[]byte {
 			st.inRing = true
 			s.ring.push(st)
 		}
+	}
+	if len(b) > signs {
+		s.underWay()
 	}
 	*buf = b
 	return buf

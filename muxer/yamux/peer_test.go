@@ -7,16 +7,19 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/plexus-p2p/plexus/muxer"
 	"github.com/plexus-p2p/plexus/muxer/muxertest"
+	"github.com/plexus-p2p/plexus/muxer/session"
 	"github.com/plexus-p2p/plexus/muxer/yamux"
 )
 
@@ -58,7 +61,7 @@ type testPeer struct {
 }
 
 // play runs f in a bubble against a session of m, that is the client's end or the server's.
-func play(t *testing.T, m yamux.Muxer, client bool, f func(t *testing.T, p *testPeer)) {
+func play(t *testing.T, m muxer.Muxer, client bool, f func(t *testing.T, p *testPeer)) {
 	synctest.Test(t, func(t *testing.T) {
 		a, b := muxertest.Pipe(1 << 20)
 		p := &testPeer{t: t, c: b, s: m.New(a, client), accepted: make(chan muxer.Stream, 10000)}
@@ -698,6 +701,96 @@ func TestKeepAlive(t *testing.T) {
 		time.Sleep(time.Hour)
 		p.wantNothing()
 	})
+}
+
+// Where the system watches the peer, it is pinged a fourth as often, once an answer has
+// shown that nothing is under way: that is when the system does not look.
+func TestWatched(t *testing.T) {
+	watched := func(m yamux.Muxer, f func(t *testing.T, p *testPeer, at func(time.Duration))) {
+		t.Helper()
+		play(t, tellMuxer{m}, false, func(t *testing.T, p *testPeer) {
+			start := time.Now()
+			f(t, p, func(want time.Duration) {
+				t.Helper()
+				if d := time.Since(start); d != want {
+					t.Errorf("after %v, want %v", d, want)
+				}
+			})
+		})
+	}
+	const second, minute = time.Second, time.Minute
+	watched(yamux.Muxer{}, func(t *testing.T, p *testPeer, at func(time.Duration)) {
+		p.want(frame{ping, syn, 0, 1}, "") // what the handshake sent may be under way
+		at(30 * second)
+		p.send(frame{ping, ack, 0, 1}, "")
+		p.want(frame{ping, syn, 0, 2}, "")
+		at(150 * second)
+		p.send(frame{ping, ack, 0, 2}, "")
+		time.Sleep(10 * second)
+		p.send(frame{ping, syn, 0, 7}, "") // an answer to that may be lost, and nobody mind
+		p.want(frame{ping, ack, 0, 7}, "")
+		p.want(frame{ping, syn, 0, 3}, "")
+		at(281250 * time.Millisecond) // multiples of 1.875 s
+		p.send(frame{ping, ack, 0, 3}, "")
+
+		time.Sleep(minute)
+		write(t, p.open(), "hello") // which may be lost, as the system's looks are then
+		p.want(frame{data, syn, 2, 5}, "hello")
+		p.want(frame{ping, syn, 0, 4}, "")
+		at(371250 * time.Millisecond)
+		if _, _, err := p.read(); err != io.EOF {
+			t.Errorf("got %v, want the end", err)
+		}
+		at(381250 * time.Millisecond)
+		p.served.Wait()
+		if !errors.Is(p.err, session.ErrSilent) {
+			t.Errorf("the session ended with %v", p.err)
+		}
+	})
+	// What went out behind the ping is not covered by its answer.
+	watched(yamux.Muxer{}, func(t *testing.T, p *testPeer, at func(time.Duration)) {
+		p.want(frame{ping, syn, 0, 1}, "")
+		at(30 * second)
+		write(t, p.open(), "hello")
+		p.want(frame{data, syn, 2, 5}, "hello")
+		p.send(frame{ping, ack, 0, 1}, "")
+		p.want(frame{ping, syn, 0, 2}, "")
+		at(60 * second)
+	})
+	// A time that was asked for holds.
+	watched(yamux.Muxer{KeepAlive: minute}, func(t *testing.T, p *testPeer, at func(time.Duration)) {
+		for i := range uint32(3) {
+			p.want(frame{ping, syn, 0, i + 1}, "")
+			at(time.Duration(i+1) * minute)
+			p.send(frame{ping, ack, 0, i + 1}, "")
+		}
+	})
+}
+
+// tellMuxer's sessions are watched.
+type tellMuxer struct{ yamux.Muxer }
+
+func (m tellMuxer) New(c net.Conn, client bool) muxer.Session {
+	s := m.Muxer.New(c, client)
+	s.(muxer.Watched).Watched()
+	return s
+}
+
+// When the system finds that the peer's host is gone, that is silence, too.
+func TestSystemTimeout(t *testing.T) {
+	a, b := net.Pipe()
+	defer b.Close()
+	s := yamux.Muxer{}.New(timedOut{a}, true)
+	err := s.Serve(func(muxer.Stream) {})
+	if !errors.Is(err, session.ErrSilent) || !errors.Is(err, syscall.ETIMEDOUT) {
+		t.Errorf("the session ended with %v", err)
+	}
+}
+
+type timedOut struct{ net.Conn }
+
+func (timedOut) Read([]byte) (int, error) {
+	return 0, &net.OpError{Op: "read", Net: "tcp", Err: os.NewSyscallError("read", syscall.ETIMEDOUT)}
 }
 
 // A stream that we closed and the peer does not is reset in the end.

@@ -42,8 +42,9 @@ type Muxer struct {
 	// one. Zero means 256, which the spec advises not to exceed; negative no limit.
 	Backlog int
 
-	// KeepAlive is how long the peer may be silent before it is pinged. Zero
-	// means 30 s, negative never.
+	// KeepAlive is how long the peer may be silent before it is pinged. Zero means
+	// 30 s; and 2 min on a connection that the system watches (muxer.Watched), once an
+	// answer has shown that all that was sent has arrived. Negative means never.
 	KeepAlive time.Duration
 
 	// Timeout is how long the peer may be silent after that before the session
@@ -61,6 +62,10 @@ func (m Muxer) New(c net.Conn, client bool) muxer.Session {
 	if client {
 		first = 1
 	}
+	keepAlive, watched := m.KeepAlive, m.KeepAlive
+	if keepAlive == 0 {
+		keepAlive, watched = 30*time.Second, 2*time.Minute
+	}
 	return session.New(c, session.Config{
 		Wire:     wire{},
 		FirstID:  first,
@@ -76,7 +81,8 @@ func (m Muxer) New(c net.Conn, client bool) muxer.Session {
 		MaxStreams: or(m.MaxStreams, 1000),
 		MaxWindow:  max(or(m.MaxWindow, 16<<20), initialWindow),
 		MaxReceive: or(m.MaxReceive, 64<<20),
-		KeepAlive:  or(m.KeepAlive, 30*time.Second),
+		KeepAlive:  keepAlive,
+		Watched:    watched,
 		Timeout:    or(m.Timeout, 10*time.Second),
 	})
 }

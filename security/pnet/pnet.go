@@ -86,6 +86,12 @@ func (t *Transport) Listen(ctx context.Context, on ma.Multiaddr) (net.Listener, 
 	return &listener{l, t.Key}, nil
 }
 
+// Watches tells what the transport below does: see transport.Watcher.
+func (t *Transport) Watches() bool {
+	w, ok := t.Pipes.(interface{ Watches() bool })
+	return ok && w.Watches()
+}
+
 type listener struct {
 	net.Listener
 	key Key

@@ -33,7 +33,10 @@ type Transport struct {
 	ports []*shared // open ones, oldest first
 }
 
-var _ transport.Pipes = (*Transport)(nil)
+var (
+	_ transport.Pipes   = (*Transport)(nil)
+	_ transport.Watcher = (*Transport)(nil)
+)
 
 // Match accepts an IP address and a TCP port.
 func (t *Transport) Match(a ma.Multiaddr) bool {
@@ -62,6 +65,9 @@ func (t *Transport) network() transport.Network {
 	}
 	return transport.System{}
 }
+
+// Watches implements [transport.Watcher]: the network's system watches all connections.
+func (t *Transport) Watches() bool { return transport.Watches(t.network()) }
 
 // local returns the address to dial to from: a listener's port, on whatever
 // interface leads there. A listener on loopback is of no use for the rest of the
