@@ -222,6 +222,45 @@ func TestBounds(t *testing.T) {
 	})
 }
 
+// What has expired is not kept: a look-up drops what it finds, time the rest.
+func TestExpired(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r, l := liars(t, Config{Republish: 24 * time.Hour}, 1)
+		kept := func() (claims, byKey int) {
+			r.mu.Lock()
+			defer r.mu.Unlock()
+			for _, m := range r.byKey {
+				byKey += len(m)
+			}
+			return len(r.providers.by), byKey
+		}
+		want := func(when string, n int) {
+			t.Helper()
+			if claims, byKey := kept(); claims != n || byKey != n {
+				t.Errorf("%s: %d announcements are kept, %d by key; want %d", when, claims, byKey, n)
+			}
+		}
+		key := func(name string) string { return string(routingtest.Sum(name)) }
+		in := func(d time.Duration) uint64 { return uint64(time.Now().Add(d).Unix()) }
+		l[0].notice(notice{have: []string{key("a"), key("b"), key("c")}, seq: 1, expires: in(time.Minute)})
+		l[0].notice(notice{have: []string{key("d")}, seq: 2, expires: in(time.Hour)})
+		l[0].notice(notice{gone: []string{key("c")}, seq: 3})
+		want("at first", 4)
+		time.Sleep(2 * time.Minute)
+		if got := r.knows([]byte(key("a"))); len(got) != 0 {
+			t.Errorf("expired, but known: %v", got)
+		}
+		want("after a look-up", 3)
+		time.Sleep(sweepEvery)
+		want("after some time", 1)
+		if got := r.knows([]byte(key("d"))); len(got) != 1 {
+			t.Errorf("not expired, but not known: %v", got)
+		}
+		time.Sleep(time.Hour)
+		want("in the end", 0)
+	})
+}
+
 // This host provides, and follows, so many keys; what it does not need any more makes
 // room.
 func TestOwnBounds(t *testing.T) {

@@ -42,8 +42,10 @@ const (
 	// overtake each other, but what is older is a replay.
 	stale = 30 * time.Second
 
-	// maxLife is how long an announcement is believed, whatever it says.
-	maxLife = time.Hour
+	// maxLife is how long an announcement is believed, whatever it says; sweepEvery is
+	// from one time that those are dropped which nobody believes any more to the next.
+	maxLife    = time.Hour
+	sweepEvery = maxLife / 6
 )
 
 // Config says how a Router behaves. Every zero value works.
@@ -440,11 +442,15 @@ func (r *Router) whereIs(id peer.ID) peer.AddrInfo {
 	return i
 }
 
-// knownLocked lists who provides a key, as far as it was heard.
+// knownLocked lists who provides a key, as far as it was heard. What has expired of
+// that is dropped.
 func (r *Router) knownLocked(key string, now time.Time) []peer.ID {
 	var ids []peer.ID
 	for id := range r.byKey[key] {
-		if a := r.providers.get(claim{key, id}); a != nil && !a.gone && now.Before(a.until) {
+		switch a := r.providers.get(claim{key, id}); {
+		case !now.Before(a.until):
+			r.providers.evict(claim{key, id})
+		case !a.gone:
 			ids = append(ids, id)
 		}
 	}
@@ -452,7 +458,19 @@ func (r *Router) knownLocked(key string, now time.Time) []peer.ID {
 	return ids
 }
 
-// forgot hears of announcements that have been dropped for others.
+// sweep drops announcements that have expired, the withdrawn ones among them.
+func (r *Router) sweep(now time.Time) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.providers.each(func(c claim, a *announced) bool {
+		if !now.Before(a.until) {
+			r.providers.evict(c)
+		}
+		return true
+	})
+}
+
+// forgot hears of announcements that have been dropped.
 func (r *Router) forgot(c claim) {
 	delete(r.byKey[c.key], c.by)
 	if len(r.byKey[c.key]) == 0 {
@@ -563,6 +581,8 @@ func (r *Router) hearLocked(now time.Time, from peer.ID, n *notice) {
 func (r *Router) run() {
 	again := time.NewTicker(r.cfg.Republish)
 	defer again.Stop()
+	sweep := time.NewTicker(sweepEvery)
+	defer sweep.Stop()
 	pause := time.NewTimer(0)
 	defer pause.Stop()
 	for {
@@ -576,6 +596,8 @@ func (r *Router) run() {
 			case <-r.wake:
 			case <-again.C:
 				r.repeat()
+			case now := <-sweep.C:
+				r.sweep(now)
 			case <-r.ctx.Done():
 				return
 			}

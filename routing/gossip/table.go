@@ -11,7 +11,7 @@ import (
 // first. It has no lock.
 type table[K comparable, V any] struct {
 	max, share int
-	dropped    func(K) // hears of what went for others; may be nil
+	dropped    func(K) // hears of what is evicted; may be nil
 
 	by      map[K]*list.Element // of *entry
 	order   list.List           // the longest untouched first
@@ -73,7 +73,8 @@ func (t *table[K, V]) evict(k K) {
 	}
 }
 
-// each calls f with all, the one that was touched last first, until f returns false.
+// each calls f with all, the one that was touched last first, until f returns false. f may
+// evict the one that it is called with.
 func (t *table[K, V]) each(f func(K, *V) bool) {
 	for e := t.order.Back(); e != nil; {
 		x, prev := e.Value.(*entry[K, V]), e.Prev()
