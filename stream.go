@@ -134,17 +134,32 @@ func (s *Stream) Inbound() bool { return s.inbound }
 // CloseRead, and a [NegotiationError] when the peer refused the protocol.
 func (s *Stream) Read(p []byte) (int, error) {
 	n, err := s.ms.Read(p)
-	if err != nil && err != io.EOF {
-		if _, refused := errors.AsType[*NegotiationError](err); refused {
-			s.Reset(muxer.StreamProtocolNegotiationFailed) // writers that wait for the peer need wait no longer
-		}
-	}
-	return n, err
+	return n, s.agreed(err)
 }
 
 // Write returns when all of p is on its way, or with the error that stopped it,
 // as Read's. It blocks while the peer does not read.
 func (s *Stream) Write(p []byte) (int, error) { return s.ms.Write(p) }
+
+// Handshake waits for the peer's answer to the protocol, which Read otherwise does on its
+// way. The error is a [NegotiationError] where it refuses, or Read's.
+func (s *Stream) Handshake() error { return s.agreed(s.ms.Handshake()) }
+
+// agreed resets the stream if err is that the peer refuses the protocol.
+func (s *Stream) agreed(err error) error {
+	if err != nil && err != io.EOF {
+		if _, refused := errors.AsType[*NegotiationError](err); refused {
+			s.Reset(muxer.StreamProtocolNegotiationFailed) // writers that wait for the peer need wait no longer
+		}
+	}
+	return err
+}
+
+// AfterReset has f called, in a goroutine of its own, once the stream was reset by either
+// end or the connection has ended; at once where that is so. It is for streams that are only
+// written to: no goroutine needs to read them. Only the last f is called, and none
+// after Close or CloseWrite.
+func (s *Stream) AfterReset(f func()) { s.raw.Stream.AfterReset(f) }
 
 // CloseWrite tells the peer that it has read everything once it has. Reading goes on.
 func (s *Stream) CloseWrite() error { return s.ms.CloseWrite() }

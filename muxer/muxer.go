@@ -71,6 +71,11 @@ type Stream interface {
 
 	// Ready tells that Read would not block: bytes, EOF or an error wait.
 	Ready() bool
+
+	// AfterReset has f called, in a goroutine of its own, once the stream was reset by
+	// either end or the session has ended; at once where that is so. That needs nobody
+	// who reads. Only the last f is called, and none where we have closed our direction.
+	AfterReset(f func())
 }
 
 // Stats describes a session.

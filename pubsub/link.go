@@ -3,7 +3,6 @@ package pubsub
 import (
 	"context"
 	"errors"
-	"io"
 	"slices"
 	"time"
 
@@ -30,8 +29,6 @@ type link struct {
 	in   *plexus.Stream // nil: there is none
 	peer *Peer          // nil: neither stream has been there yet
 }
-
-func isEOF(err error) bool { return errors.Is(err, io.EOF) }
 
 // notify hears what happens to the host.
 func (ps *PubSub) notify(ev plexus.Event) {

@@ -226,7 +226,7 @@ func (o *outbox) opened() *plexus.Stream {
 	if s != nil {
 		o.stream = s
 		o.since = time.Now()
-		o.ps.wg.Go(func() { o.watch(s) }) // ends with the stream
+		o.ps.wg.Go(func() { o.watch(s) }) // ends with the answer
 		o.mu.Unlock()
 		return s
 	}
@@ -262,20 +262,14 @@ func (o *outbox) pause() bool {
 	return true
 }
 
-// watch waits for the end of the stream. The peer writes nothing to it, but its
-// refusal of the protocol. That it only ends its own direction is no end.
+// watch waits for the peer's answer to the protocol. From then on nobody reads the stream,
+// to which the peer writes nothing: that it ends its own direction is no end.
 func (o *outbox) watch(s *plexus.Stream) {
-	var b [16]byte
-	for {
-		_, err := s.Read(b[:])
-		if err == nil {
-			continue
-		}
-		if !isEOF(err) {
-			o.lost(s)
-		}
+	if s.Handshake() != nil {
+		o.lost(s)
 		return
 	}
+	s.AfterReset(func() { o.lost(s) }) // ends at once
 }
 
 // lost gives up a stream.

@@ -112,8 +112,8 @@ var ErrClosed = plexus.ErrClosed
 // PubSub is publish and subscribe on one host. All its methods may be called
 // concurrently.
 //
-// It has a goroutine for each stream that a peer opened, one that waits for the
-// end of each stream that it opened, one for each peer while something waits to be
+// It has a goroutine for each stream that a peer opened, one for each stream that it
+// opened until the peer has answered, one for each peer while something waits to be
 // written, and up to one for each processor to check signatures.
 //
 // Locks, in the order in which they nest: mu, then an outbox's or a subscription's.

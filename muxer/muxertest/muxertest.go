@@ -57,6 +57,7 @@ func Test(t *testing.T, s Subject) {
 		{"CloseUnread", testCloseUnread},
 		{"CloseRead", testCloseRead},
 		{"Reset", testReset},
+		{"AfterReset", testAfterReset},
 		{"Deadline", testDeadline},
 		{"DeadlineWakesAll", testDeadlineWakesAll},
 		{"WakeWhileStuck", testWakeWhileStuck},
@@ -403,6 +404,49 @@ func testReset(t *testing.T, s Subject) {
 	if n := p.Client.Stats().Streams; n != 1 {
 		t.Errorf("%d streams, want 1", n)
 	}
+}
+
+// Who only writes hears of a reset and of the session's end, and of nothing else.
+func testAfterReset(t *testing.T, s Subject) {
+	p := NewPair(t, s.Muxer)
+	told := make(chan string, 10)
+	watch := func(what string) (a, b muxer.Stream) {
+		a, b = p.open()
+		a.AfterReset(func() { told <- "not the last" })
+		a.AfterReset(func() { told <- what })
+		return a, b
+	}
+	heard := func(want string) {
+		t.Helper()
+		synctest.Wait()
+		got := ""
+		for len(told) > 0 {
+			got += <-told
+		}
+		if got != want {
+			t.Errorf("told %q, want %q", got, want)
+		}
+	}
+	_, b := watch("the peer's reset")
+	b.Reset(1)
+	heard("the peer's reset")
+	a, _ := watch("our reset")
+	a.Reset(1)
+	heard("our reset")
+	a.AfterReset(func() { told <- "at once" })
+	heard("at once")
+	_, b = watch("the end of the session")
+	write(t, b, "x")
+	b.CloseWrite() // its direction only
+	a, b = watch("a closed stream")
+	a.Close()
+	b.Close()
+	a, b = watch("a closed direction")
+	a.CloseWrite()
+	b.Reset(1)
+	heard("")
+	p.conns[1].Close()
+	heard("the end of the session")
 }
 
 func testDeadline(t *testing.T, s Subject) {

@@ -414,6 +414,7 @@ func (s *Session) fail(err error) {
 		}
 		st.readers.Broadcast()
 		st.writers.Broadcast()
+		st.told()
 	}
 	if s.alive != nil {
 		s.alive.Stop()

@@ -37,6 +37,7 @@ type Stream struct {
 	removed  bool  // not in the session's table any more
 	err      error // a reset
 	lingers  uint  // we closed it during that sweep, counted from 1
+	onReset  func()
 
 	// Reading.
 	rbuf     buffer
@@ -302,6 +303,25 @@ func (st *Stream) abort(err error) {
 	st.letGo()
 	st.wake()
 	st.yield()
+	st.told()
+}
+
+// AfterReset implements [muxer.Stream].
+func (st *Stream) AfterReset(f func()) {
+	st.s.mu.Lock()
+	defer st.s.mu.Unlock()
+	st.onReset = f
+	if st.err != nil || st.s.err != nil {
+		st.told()
+	}
+}
+
+// told calls what waits for a reset, or for the session's end.
+func (st *Stream) told() {
+	if st.onReset != nil && !st.wclosed {
+		go st.onReset() // the caller of AfterReset says when it ends
+	}
+	st.onReset = nil
 }
 
 // discard drops what was received and not read, and returns how much.

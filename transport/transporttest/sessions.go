@@ -67,6 +67,7 @@ func TestSessions(t *testing.T, p Sessions) {
 		{"CloseRead", testSessionCloseRead},
 		{"CloseDelivers", testSessionCloseDelivers},
 		{"Reset", testSessionReset},
+		{"AfterReset", testSessionAfterReset},
 		{"Ready", testSessionReady},
 		{"Deadlines", testSessionDeadlines},
 		{"DeadlineWakesAll", testSessionDeadlineWakesAll},
@@ -630,6 +631,48 @@ func testSessionReset(t *testing.T, p Sessions) {
 	put(t, a, "x")
 	want(t, b, "x")
 	eventually(t, "that one stream is open", func() bool { return x.c.Stats().Streams == 1 })
+}
+
+// Who only writes hears of a reset and of the session's end, and of nothing else.
+func testSessionAfterReset(t *testing.T, p Sessions) {
+	x := newSessionPair(t, p)
+	told := make(chan string, 10)
+	watch := func(what string) (a, b muxer.Stream) {
+		a, b = x.open(t)
+		a.AfterReset(func() { told <- "not the last" })
+		a.AfterReset(func() { told <- what })
+		return a, b
+	}
+	heard := func(want string) {
+		t.Helper()
+		if got := <-told; got != want {
+			t.Errorf("told %q, want %q", got, want)
+		}
+	}
+	_, b := watch("the end of the session")
+	put(t, b, "x")
+	b.CloseWrite() // its direction only
+	a, b := watch("a closed stream")
+	a.Close()
+	b.Close()
+	a, b = watch("a closed direction")
+	a.CloseWrite()
+	b.Reset(1)
+	_, b = watch("the peer's reset")
+	b.Reset(1)
+	heard("the peer's reset")
+	a, _ = watch("our reset")
+	a.Reset(1)
+	heard("our reset")
+	a.AfterReset(func() { told <- "at once" })
+	heard("at once")
+	now, cancel := context.WithCancel(t.Context())
+	cancel()
+	x.s.Close(now, 0)
+	heard("the end of the session")
+	if len(told) > 0 {
+		t.Errorf("told %q too", <-told)
+	}
 }
 
 // "Ready tells that Read would not block: bytes, EOF or an error wait."

@@ -1,6 +1,7 @@
 package quicmux
 
 import (
+	"context"
 	"errors"
 	"io"
 	"net"
@@ -41,6 +42,8 @@ type Stream struct {
 	readDeadline time.Time
 	readers      int
 	peeking      bool // Ready is, with a deadline of its own
+	onReset      func()
+	watched      bool // q's context tells of a reset
 }
 
 var _ muxer.Stream = (*Stream)(nil)
@@ -385,6 +388,32 @@ func (st *Stream) Ready() bool {
 	st.q.SetReadDeadline(st.readDeadline)
 	st.mu.Unlock()
 	return !errors.Is(err, os.ErrDeadlineExceeded)
+}
+
+// AfterReset implements muxer.Stream. A peer's reset asks us to stop sending, too, and
+// that is what quic-go tells of.
+func (st *Stream) AfterReset(f func()) {
+	st.mu.Lock()
+	st.onReset = f
+	watched := st.watched
+	st.watched = true
+	st.mu.Unlock()
+	if !watched {
+		context.AfterFunc(st.q.Context(), st.told)
+	} else if st.q.Context().Err() != nil {
+		go st.told()
+	}
+}
+
+// told calls what waits for a reset, or for the session's end.
+func (st *Stream) told() {
+	st.mu.Lock()
+	f, closed := st.onReset, st.writeClosed
+	st.onReset = nil
+	st.mu.Unlock()
+	if f != nil && !closed {
+		f()
+	}
 }
 
 // lastCall is told when the session closes. Blocked calls end, and so does what the

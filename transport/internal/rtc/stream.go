@@ -48,6 +48,7 @@ type stream struct {
 
 	readLate, writeLate deadline
 	readWake, writeWake chan struct{} // closed to wake who waits; nil: nobody does
+	onReset             func()
 }
 
 var _ muxer.Stream = (*stream)(nil)
@@ -78,7 +79,26 @@ func wake(ch *chan struct{}) {
 	}
 }
 
-func (st *stream) wakeLocked() { wake(&st.readWake); wake(&st.writeWake) }
+// wakeLocked wakes all who wait, and who is to hear of a reset.
+func (st *stream) wakeLocked() {
+	wake(&st.readWake)
+	wake(&st.writeWake)
+	if st.failed == nil && st.cut == nil && st.s.end == nil {
+		return
+	}
+	if st.onReset != nil && !st.writeEnd {
+		go st.onReset() // the caller of AfterReset says when it ends
+	}
+	st.onReset = nil
+}
+
+// AfterReset implements muxer.Stream.
+func (st *stream) AfterReset(f func()) {
+	st.s.mu.Lock()
+	defer st.s.mu.Unlock()
+	st.onReset = f
+	st.wakeLocked()
+}
 
 // Read implements net.Conn.
 func (st *stream) Read(p []byte) (int, error) {
