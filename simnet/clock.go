@@ -8,14 +8,13 @@ import (
 	"time"
 )
 
-// The clock of a network: a heap of events and one timer for the earliest of them.
+// The clock of a network: a heap of events and a timer for the earliest of them.
 // There is no goroutine, and no timer while nothing is to happen, so that a
 // synctest bubble sees an idle network as idle.
 //
 // In a bubble all that goroutines do at one instant is taken in first, and then
-// handled in an order that does not depend on how they were scheduled: a timer that
-// is set to "now" (see settle) fires once every goroutine of the bubble waits for
-// something. A network that replays in the same way needs that. It also lets an
+// handled in an order that does not depend on how they were scheduled: see settle.
+// A network that replays in the same way needs that. It also lets an
 // acknowledgement travel with the answer that the application gives at once.
 
 const never = math.MaxInt64
@@ -97,7 +96,7 @@ func (n *Network) leave() {
 	n.mu.Unlock()
 }
 
-// arm sets the timer to the next thing to do.
+// arm sets a timer to the next thing to do.
 func (n *Network) arm() {
 	next := int64(never)
 	switch {
@@ -110,34 +109,42 @@ func (n *Network) arm() {
 	if next == n.armed {
 		return
 	}
-	n.armed = next
+	n.armed, n.settling = next, false
 	if next == never {
 		n.timer.Stop()
 		return
 	}
 	if n.timer == nil {
-		n.timer = time.AfterFunc(time.Hour, n.run)
+		n.timer = time.AfterFunc(time.Hour, n.tick)
 	}
-	if wait := time.Until(n.start.Add(time.Duration(next))); wait > 0 {
-		n.settled = false
-		n.timer.Reset(wait)
-	} else {
+	wait := time.Until(n.start.Add(time.Duration(next)))
+	if wait <= 0 && n.virtual {
 		n.settle()
+	} else {
+		n.timer.Reset(wait)
 	}
 }
 
-// settle sets the timer to now, and in a bubble to when all else waits: a timer
-// that is set to the present runs at once, but not if it was set to the future before.
+// settle has act called at this instant, when all else in the bubble waits.
+//
+// A timer that is set to the present fires at once, unless it was set to the future
+// before: then it keeps the place of that in the bubble's heap, which is looked at when
+// all goroutines wait; but also, from the top, while timers of this instant fire, whose
+// goroutines may be the ones that call settle. The guard, which does nothing, is before
+// that place, so that it is not at the top.
 func (n *Network) settle() {
-	n.settled = true
-	if n.virtual {
-		n.timer.Reset(time.Hour)
+	n.settling = true
+	if n.settled == nil {
+		n.guard = time.AfterFunc(time.Hour, func() {})
+		n.settled = time.AfterFunc(time.Hour, n.act)
 	}
-	n.timer.Reset(0)
+	n.guard.Reset(time.Hour / 2)
+	n.settled.Reset(time.Hour)
+	n.settled.Reset(0)
 }
 
-// run is what the timer calls.
-func (n *Network) run() {
+// tick is what the timer calls.
+func (n *Network) tick() {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.closed {
@@ -150,26 +157,32 @@ func (n *Network) run() {
 		n.arm()
 		return
 	}
-	if now < n.armed {
+	if now < n.armed || n.settling {
 		return // an older setting of the timer
 	}
+	// Time has just come to here, for others too: let them act first.
 	n.now = max(n.now, now)
-	if !n.settled {
-		// Time has just come to here, for others too: let them act first.
-		for n.due(n.now) && n.events[0].hop {
-			n.first()
-		}
-		if n.due(n.now) || len(n.dirty) > 0 {
-			n.settle()
-			return
-		}
+	for n.due(n.now) && n.events[0].hop {
+		n.first()
 	}
-	// What arrives comes first, then applications react, then sockets send.
 	n.armed = never
-	if n.settled && !n.due(n.now) {
+	n.arm()
+}
+
+// act does what is due at an instant at which nothing else is done. What arrives comes
+// first, then applications react, then sockets send.
+func (n *Network) act() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.closed || !n.settling {
+		return
+	}
+	n.now = max(n.now, int64(time.Since(n.start)))
+	if !n.due(n.now) {
 		n.flush()
 	}
 	n.happen()
+	n.armed, n.settling = never, false
 	n.arm()
 }
 

@@ -80,17 +80,19 @@ type Network struct {
 	start   time.Time
 	virtual bool // in a synctest bubble
 
-	mu      sync.Mutex // guards all below, and hosts, links and sockets
-	now     int64
-	events  heap
-	seq     uint64
-	timer   *time.Timer
-	armed   int64 // what the timer is set to
-	settled bool  // it was set to the present
-	dirty   []socket
-	spare   []socket // the other backing array of dirty
-	free    *packet
-	ids     uint64 // connections made so far
+	mu       sync.Mutex // guards all below, and hosts, links and sockets
+	now      int64
+	events   heap
+	seq      uint64
+	timer    *time.Timer // calls tick
+	settled  *time.Timer // calls act; see settle
+	guard    *time.Timer
+	armed    int64 // when one of them is to call
+	settling bool  // it is settled
+	dirty    []socket
+	spare    []socket // the other backing array of dirty
+	free     *packet
+	ids      uint64 // connections made so far
 
 	hosts   []*Host
 	owners  map[netip.Addr]*Host
@@ -269,6 +271,9 @@ func (n *Network) Close() {
 		h.closeSockets(net.ErrClosed)
 	}
 	n.closed = true
+	if n.guard != nil {
+		n.guard.Stop()
+	}
 	clear(n.events)
 	n.events, n.dirty = nil, nil
 }
