@@ -898,26 +898,31 @@ func TestNoHandOff(t *testing.T) {
 				}()
 			})
 		})
-		talk := func(rounds int) muxer.Stream {
+		open := func() muxer.Stream {
 			st, err := x.Open(t.Context())
 			if err != nil {
 				t.Fatal(err)
 			}
+			return st
+		}
+		talk := func(st muxer.Stream, rounds int) {
 			for range rounds {
 				write(t, st, "hello")
 				wantRead(t, st, "hello")
 				time.Sleep(100 * time.Microsecond)
 			}
-			return st
 		}
 		for range 5 {
-			st := talk(1)
+			st := open()
+			talk(st, 1)
 			go st.Read(make([]byte, 1)) // waits
 		}
 		time.Sleep(time.Second)
-		before := ca.count(goroutine())
-		talk(100)
-		if n, m := ca.count(goroutine())-before, cb.count(answers); n < 98 || m < 98 {
+		st := open()
+		talk(st, 10) // until those who wait have seen who talks
+		n, m := ca.count(goroutine()), cb.count(answers)
+		talk(st, 100)
+		if n, m := ca.count(goroutine())-n, cb.count(answers)-m; n < 100 || m < 100 {
 			t.Errorf("of 100 messages the client's goroutine read %d, the server's %d", n, m)
 		}
 		a.Close()
