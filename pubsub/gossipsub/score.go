@@ -441,8 +441,12 @@ func (p *TopicScoreParams) score(t *topicStats) (s pubsub.TopicScore) {
 		d := p.MeshDeliveriesThreshold - t.deliver
 		s.Deliveries = p.TopicWeight * p.MeshDeliveriesWeight * d * d
 	}
-	s.Failures = p.TopicWeight * p.MeshFailureWeight * t.failed
-	s.Invalid = p.TopicWeight * p.InvalidWeight * t.invalid * t.invalid
+	if t.failed > 0 { // not to say -0
+		s.Failures = p.TopicWeight * p.MeshFailureWeight * t.failed
+	}
+	if t.invalid > 0 {
+		s.Invalid = p.TopicWeight * p.InvalidWeight * t.invalid * t.invalid
+	}
 	s.Total = s.TimeInMesh + s.First + s.Deliveries + s.Failures + s.Invalid
 	return s
 }

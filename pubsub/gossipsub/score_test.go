@@ -158,7 +158,7 @@ func check(t *testing.T, s *score, peers map[peer.ID]*pubsub.Peer) {
 			if ts.Deliveries > 0 || ts.Deliveries < w*p.MeshDeliveriesWeight*d*d || ts.Deliveries < 0 && ts.InMesh <= p.MeshDeliveriesActivation {
 				t.Fatalf("P3: %+v", ts)
 			}
-			if ts.Failures > 0 || ts.Invalid > 0 {
+			if ts.Failures > 0 || ts.Invalid > 0 || ts.Failures == 0 && math.Signbit(ts.Failures) || ts.Invalid == 0 && math.Signbit(ts.Invalid) {
 				t.Fatalf("P3b, P4: %+v", ts)
 			}
 			topics += ts.Total
