@@ -1,15 +1,17 @@
 #!/usr/bin/env bash
-# Writes docs/profiles: where the CPU time of a load goes, a file for each. The loads run
-# on plexus alone, so that their profiles do not mix.
+# Writes docs/profiles: where the CPU time of a load goes, a file for each, or those that
+# are named. The loads run on plexus alone, so that their profiles do not mix.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 bench=$(mktemp) dir=$(mktemp -d)
 trap 'rm -rf "$bench" "$dir"' EXIT
 (cd bench && go build -buildvcs=false -o "$bench" .)
-rm -rf docs/profiles
+wanted=" $* "
+[ $# -gt 0 ] || rm -rf docs/profiles
 mkdir -p docs/profiles
 
 profile() { # name, load, stack, time
+	[[ $wanted = "  " || $wanted = *" $1 "* ]] || return 0
 	rm -f "$dir"/*
 	"$bench" -rounds 3 -time "${4:-2s}" -only "$2" -stack "^$3\$" -profile "$dir" >"$dir/table" 2>/dev/null
 	{
@@ -32,3 +34,6 @@ profile open-64 'open, echo 1 B, close; 64' plexus/noise
 profile connect-noise '^connect, echo 1 B; 16' plexus/noise 700ms
 profile connect-tls '^connect, echo 1 B; 16' plexus/tls 700ms
 profile connect-node 'default nodes; 16' plexus/node 700ms
+profile round-trip-quic 'round trip of' plexus/quic
+profile open-64-quic 'open, echo 1 B, close; 64' plexus/quic
+profile connect-quic '^connect, echo 1 B; 16' plexus/quic
