@@ -342,7 +342,7 @@ const { positionals: [verb], values: args } = parseArgs({
     security: { type: 'string', default: 'noise' },
     muxer: { type: 'string', default: 'yamux' },
     cert: { type: 'string' },
-    psk: { type: 'string' }, // file with the key of a private network; this peer alone has it
+    psk: { type: 'string' }, // a file with the key of a private network
     checks: { type: 'string', default: Object.keys(checks).join(',') }
   }
 })

@@ -62,6 +62,9 @@ def make_host(args, listen=None):
     if args.security != OWN:
         options["sec_opt"] = {WIRE[args.security]: security[args.security]()}
         options["muxer_opt"] = {WIRE[args.muxer]: {"yamux": Yamux, "mplex": Mplex}[args.muxer]}
+    if args.psk:
+        with open(args.psk) as f:
+            options["psk"] = f.read().split()[-1]
     if args.transport == "wss":
         options["tls_server_config"] = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         options["tls_server_config"].load_cert_chain(args.cert)
@@ -406,6 +409,7 @@ if __name__ == "__main__":
     parser.add_argument("--security", default="noise", choices=["noise", "tls", "plaintext", OWN])
     parser.add_argument("--muxer", default="yamux", choices=["yamux", "mplex", OWN])
     parser.add_argument("--cert")
+    parser.add_argument("--psk", help="a file with the key of a private network")
     parser.add_argument("--checks", default=",".join(CHECKS))
     args = parser.parse_args()
     if args.to:  # it knows /tls/ws, but not when /p2p follows
