@@ -222,6 +222,40 @@ func TestGraylisted(t *testing.T) {
 	})
 }
 
+// A stream that the peer resets is opened again, and says all anew. While there is nothing
+// to write no goroutine is there for it.
+func TestReset(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		net := pubsubtest.New(t, 1, gossips, func(int) pubsub.Config { return pubsub.Config{} })
+		net.Join("topic", pubsub.TopicConfig{})
+		h := plexustest.SimHost(t, net.Sim.Host("10.200.0.1"))
+		streams := make(chan *plexus.Stream, 10)
+		h.Handle("/meshsub/1.1.0", func(ctx context.Context, s *plexus.Stream) error {
+			streams <- s
+			<-ctx.Done()
+			return nil
+		})
+		if _, err := h.Dial(t.Context(), net.Nodes[0].Host.Info()); err != nil {
+			t.Fatal(err)
+		}
+		for i := range 3 {
+			s := <-streams
+			hello := make([]byte, 32)
+			n, err := s.Read(hello)
+			if err != nil || !strings.Contains(string(hello[:n]), "topic") {
+				t.Fatalf("stream %d begins with %q, %v", i, hello[:n], err)
+			}
+			time.Sleep(10 * time.Second)
+			synctest.Wait()
+			stacks := make([]byte, 1<<20)
+			if stacks = stacks[:runtime.Stack(stacks, true)]; strings.Contains(string(stacks), "(*outbox)") {
+				t.Errorf("a goroutine waits for nothing:\n%s", stacks)
+			}
+			s.Reset(0)
+		}
+	})
+}
+
 // TestFigureIdlePeer weighs what a neighbour that is subscribed to a topic takes beside its
 // connection, while nothing is published.
 func TestFigureIdlePeer(t *testing.T) {
