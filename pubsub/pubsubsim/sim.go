@@ -19,6 +19,11 @@
 // most 1 MiB is under way; what more there is waits in the queue, which has the bounds of
 // pubsub.Config. Nothing is lost on the way. There are no signatures: their place
 // is taken by NodeConfig.Check.
+//
+// # What it takes
+//
+// The tests attack networks of 60 nodes, of 1,000 in CI, and of 5,000 by `make sim`, which
+// keeps one processor busy for 20 minutes and takes up to 3 GiB of memory.
 package pubsubsim
 
 import (
