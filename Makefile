@@ -36,8 +36,8 @@ sim: ## attacks on pubsub in simulated networks of 5000 nodes; NODES=5000
 interop: ## the matrix against go-, js-, rust- and py-libp2p; WRITE=1 keeps the table
 	scripts/test.sh interop
 
-bench: ## plexus beside go-libp2p: docs/bench.md and docs/bench.svg; ROUNDS=5
-	mkdir -p docs && cd bench && go run . -rounds $(or $(ROUNDS),5) -md ../docs/bench.md
+bench: ## plexus beside go-libp2p: docs/bench.md and docs/bench.svg, 13 minutes; ROUNDS=10
+	mkdir -p docs && cd bench && go run . -rounds $(or $(ROUNDS),10) -time 400ms -md ../docs/bench.md
 
 bench-mixed: ## the same with plexus at one end and go-libp2p at the other: docs/mixed.md; ROUNDS=3
 	mkdir -p docs && cd bench && go run . -mixed -stack noise -rounds $(or $(ROUNDS),3) -md ../docs/mixed.md
