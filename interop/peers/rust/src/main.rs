@@ -17,7 +17,9 @@ use futures::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, StreamExt, fut
 use libp2p::{
     Multiaddr, PeerId, Stream, StreamProtocol, Swarm, Transport,
     core::{muxing::StreamMuxerBox, transport::Boxed, upgrade::Version},
-    identify, identity::Keypair, multiaddr::Protocol, noise, ping, plaintext, quic,
+    identify, identity::Keypair, multiaddr::Protocol, noise, ping, plaintext,
+    pnet::{PnetConfig, PreSharedKey},
+    quic,
     swarm::{self, NetworkBehaviour, SwarmEvent},
     tcp, tls, yamux,
 };
@@ -56,6 +58,10 @@ struct Node {
 fn transport(key: &Keypair, args: &Args) -> Boxed<(PeerId, StreamMuxerBox)> {
     let tcp = || tcp::tokio::Transport::new(tcp::Config::default());
     match args.transport.as_str() {
+        "tcp" if !args.psk.is_empty() => {
+            let psk: PreSharedKey = std::fs::read_to_string(&args.psk).expect("key file").parse().expect("key");
+            pipe(tcp().and_then(move |socket, _| PnetConfig::new(psk).handshake(socket)), key, args)
+        }
         "tcp" => pipe(tcp(), key, args),
         "ws" => pipe(websocket::Config::new(tcp()), key, args),
         "wss" => {
@@ -152,9 +158,13 @@ async fn serve(mut stream: Stream, protocol: StreamProtocol) {
 async fn handle(s: &mut Stream, protocol: &str) -> Result<()> {
     match protocol {
         ECHO => {
-            let (read, mut write) = s.split();
-            futures::io::copy(read, &mut write).await?;
-            return write.close().await;
+            let mut buf = vec![0; 64 << 10];
+            loop {
+                match s.read(&mut buf).await? {
+                    0 => break,
+                    n => send(s, &buf[..n]).await?,
+                }
+            }
         }
         HALFCLOSE => {
             let mut data = vec![];
@@ -168,8 +178,7 @@ async fn handle(s: &mut Stream, protocol: &str) -> Result<()> {
         RESETME => {
             let mut b = [0];
             s.read_exact(&mut b).await?;
-            s.write_all(&b).await?;
-            s.flush().await?;
+            send(s, &b).await?;
             if was_reset(s).await {
                 RESETS.fetch_add(1, Ordering::Relaxed);
             }
@@ -208,11 +217,18 @@ async fn drain(s: &mut (impl AsyncRead + Unpin)) -> Result<u64> {
     }
 }
 
+/// send writes and flushes. libp2p-webrtc keeps what is not flushed, and then sends it
+/// together with what follows: in a message that may be longer than it allows itself.
+async fn send(s: &mut (impl AsyncWrite + Unpin), data: &[u8]) -> Result<()> {
+    s.write_all(data).await?;
+    s.flush().await
+}
+
 async fn write_zeros(s: &mut (impl AsyncWrite + Unpin), mut n: u64) -> Result<()> {
     let zeros = vec![0; 64 << 10];
     while n > 0 {
         let k = n.min(zeros.len() as u64);
-        s.write_all(&zeros[..k as usize]).await?;
+        send(s, &zeros[..k as usize]).await?;
         n -= k;
     }
     Ok(())
@@ -289,7 +305,7 @@ async fn exchange(s: Stream, data: &[u8], sizes: &[usize]) -> Result<Vec<u8>> {
         let (mut rest, mut sizes) = (data, sizes.iter().cycle());
         while !rest.is_empty() {
             let (piece, after) = rest.split_at(rest.len().min(*sizes.next().unwrap()));
-            write.write_all(piece).await?;
+            send(&mut write, piece).await?;
             rest = after;
         }
         write.close().await
@@ -384,8 +400,7 @@ impl Dialer {
     async fn echo_once(&self, i: u8) -> Result<Stream> {
         let mut s = self.open(ECHO).await?;
         let mut got = [0; 1024];
-        s.write_all(&[i; 1024]).await?;
-        s.flush().await?;
+        send(&mut s, &[i; 1024]).await?;
         s.read_exact(&mut got).await?;
         if got == [i; 1024] { Ok(s) } else { Err(err("echo differs")) }
     }
@@ -400,14 +415,12 @@ impl Dialer {
 
     async fn reset(&mut self) -> Result<String> {
         let mut s = self.open(RESET).await?;
-        s.write_all(&[1]).await?;
-        s.flush().await?;
+        send(&mut s, &[1]).await?;
         if !was_reset(&mut s).await {
             return Err(err("after the listener's reset, read says EOF and write works"));
         }
         let mut ours = self.open(RESETME).await?;
-        ours.write_all(&[1]).await?;
-        ours.flush().await?;
+        send(&mut ours, &[1]).await?;
         ours.read_exact(&mut [0]).await?;
         drop(ours); // resets
         for _ in 0..250 {
@@ -422,7 +435,7 @@ impl Dialer {
     async fn perf(&self, up: u64, down: u64) -> Result<f64> {
         let mut s = self.open(PERF).await?;
         let start = Instant::now();
-        s.write_all(&down.to_be_bytes()).await?;
+        send(&mut s, &down.to_be_bytes()).await?;
         write_zeros(&mut s, up).await?;
         s.close().await?;
         match drain(&mut s).await? {
@@ -449,7 +462,7 @@ async fn dial(args: Args) -> bool {
     all_ok
 }
 
-struct Args { listen: String, to: String, transport: String, security: String, muxer: String, cert: String, checks: String }
+struct Args { listen: String, to: String, transport: String, security: String, muxer: String, cert: String, psk: String, checks: String }
 
 #[tokio::main]
 async fn main() {
@@ -466,6 +479,7 @@ async fn main() {
         security: flag("--security", "noise"),
         muxer: flag("--muxer", "yamux"),
         cert: flag("--cert", ""),
+        psk: flag("--psk", ""), // a file with the key of a private network
         checks: flag("--checks", CHECKS),
     };
     let ok = match argv.get(1).map(String::as_str) {
