@@ -109,7 +109,7 @@ func TestPrivatePeers(t *testing.T) {
 	if err := pnet.SaveKey(file, one); err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range []string{"js", "py"} {
+	for _, name := range []string{"js", "rust", "py"} {
 		t.Run(name, func(t *testing.T) {
 			open, err := load(t, name)
 			if err != nil {

@@ -482,7 +482,8 @@ async fn main() {
         psk: flag("--psk", ""), // a file with the key of a private network
         checks: flag("--checks", CHECKS),
     };
-    let ok = match argv.get(1).map(String::as_str) {
+    let verb = argv.iter().map(String::as_str).find(|a| ["features", "listen", "dial"].contains(a));
+    let ok = match verb {
         Some("features") => {
             println!("{}", json!({"name": "rust-libp2p", "version": version(),
                 "transport": ["tcp", "ws", "wss", "quic", "webrtc-direct"],
