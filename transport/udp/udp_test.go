@@ -488,3 +488,59 @@ func FuzzKindOf(f *testing.F) {
 		}
 	})
 }
+
+// Packets of one size leave by one call, however the socket is made, and come one by one.
+func TestWriteBatch(t *testing.T) {
+	var batch []byte
+	for i := range 70 { // more than the kernel takes at once
+		batch = append(batch, bytes.Repeat([]byte{byte(i)}, 1000)...)
+	}
+	check := func(t *testing.T, from, to net.PacketConn) {
+		for _, n := range []int{1, 999, 1000, 1001, 16_000, 16_500, len(batch)} {
+			if err := WriteBatch(from, batch[:n], 1000, to.LocalAddr()); err != nil {
+				t.Fatal(err)
+			}
+			b := make([]byte, maxPacket)
+			for rest := batch[:n]; len(rest) > 0; {
+				want := rest[:min(1000, len(rest))]
+				to.SetReadDeadline(time.Now().Add(10 * time.Second))
+				if k, _, err := to.ReadFrom(b); err != nil || !bytes.Equal(b[:k], want) {
+					t.Fatalf("of %d bytes: read %d of %d with %d, %v; want %d of %d", n, k, b[0], rest[0], err, len(want), want[0])
+				}
+				rest = rest[len(want):]
+			}
+		}
+	}
+	system := func(t *testing.T) net.PacketConn {
+		c, err := net.ListenPacket("udp4", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { c.Close() })
+		return c
+	}
+	t.Run("socket", func(t *testing.T) { check(t, system(t), system(t)) })
+	t.Run("view", func(t *testing.T) {
+		p, err := new(Ports).Listen(t.Context(), netip.MustParseAddrPort("127.0.0.1:0"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		v := packets(t, p, DTLS)
+		check(t, v, system(t))
+		v.Close()
+		p.Close()
+		if err := WriteBatch(v, batch, 1000, p.sock.LocalAddr()); !errors.Is(err, net.ErrClosed) {
+			t.Errorf("on a closed view: %v", err)
+		}
+	})
+	t.Run("simulated", func(t *testing.T) {
+		inSim(t, func(t *testing.T, ps *Ports, peer net.PacketConn) {
+			c, err := ps.Network.ListenUDP(t.Context(), netip.MustParseAddrPort("10.0.0.1:7"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer c.Close()
+			check(t, c, peer)
+		})
+	})
+}

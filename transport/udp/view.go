@@ -102,11 +102,19 @@ func (v *view) ReadFrom(b []byte) (int, net.Addr, error) {
 
 // WriteTo sends a packet.
 func (v *view) WriteTo(b []byte, to net.Addr) (int, error) {
+	if err := v.open(); err != nil {
+		return 0, err
+	}
+	return v.port.sock.WriteTo(b, to)
+}
+
+// open fails once the view was closed.
+func (v *view) open() error {
 	select {
 	case <-v.closed:
-		return 0, v.fail("write", net.ErrClosed)
+		return v.fail("write", net.ErrClosed)
 	default:
-		return v.port.sock.WriteTo(b, to)
+		return nil
 	}
 }
 

@@ -320,6 +320,9 @@ func (f *flow) Write(b []byte) (int, error) {
 	return f.m.pc.WriteTo(b, f.to)
 }
 
+// WriteBatch implements rtc.Batcher.
+func (f *flow) WriteBatch(b []byte, size int) error { return udp.WriteBatch(f.m.pc, b, size, f.to) }
+
 func (f *flow) Close() error {
 	if f.Shut() {
 		f.m.mu.Lock()
@@ -464,6 +467,11 @@ func (d *dialed) Write(b []byte) (int, error) {
 	}
 	d.mu.Unlock()
 	return d.PacketConn.WriteTo(b, d.to)
+}
+
+// WriteBatch implements rtc.Batcher.
+func (d *dialed) WriteBatch(b []byte, size int) error {
+	return udp.WriteBatch(d.PacketConn, b, size, d.to)
 }
 
 func (d *dialed) Close() error {

@@ -258,6 +258,33 @@ func (c *Conn) seal(b []byte, typ byte, data []byte) []byte {
 	return c.out.aead.Seal(b, c.out.nonce(seq), data, additional(seq, typ, len(data)))
 }
 
+// A Batcher is a path that sends several packets more cheaply than one by one.
+type Batcher interface {
+	// WriteBatch sends b as packets of size bytes each, of which the last may be shorter.
+	WriteBatch(b []byte, size int) error
+}
+
+// send passes on records, each a packet, which end there in b. What is lost is sent again.
+func (c *Conn) send(b []byte, ends []int) {
+	batcher, ok := c.path.(Batcher)
+	for from := 0; len(ends) > 0; {
+		size, n := ends[0]-from, 1
+		for ok && n < len(ends) && ends[n]-ends[n-1] <= size {
+			n++
+			if ends[n-1]-ends[n-2] < size {
+				break // only the last may be shorter
+			}
+		}
+		to := ends[n-1]
+		if n > 1 {
+			batcher.WriteBatch(b[from:to], size)
+		} else {
+			c.path.Write(b[from:to])
+		}
+		from, ends = to, ends[n:]
+	}
+}
+
 // open decrypts a record in place.
 func (c *Conn) open(r *record) ([]byte, bool) {
 	n := len(r.fragment) - explicitIV - 16

@@ -271,10 +271,12 @@ func (s *Session) unlock() {
 		s.packet[n] = len(s.plain)
 		s.writing = true
 		s.mu.Unlock()
+		s.out = s.out[:0]
 		for i := range n {
-			s.out = s.conn.seal(s.out[:0], recordData, s.plain[s.packet[i]:s.packet[i+1]])
-			s.conn.path.Write(s.out) // what is lost is sent again
+			s.out = s.conn.seal(s.out, recordData, s.plain[s.packet[i]:s.packet[i+1]])
+			s.packet[i] = len(s.out) // where the record ends
 		}
+		s.conn.send(s.out, s.packet[:n])
 		s.mu.Lock()
 		s.writing = false
 	}

@@ -1,0 +1,38 @@
+package udp
+
+import (
+	"net"
+	"net/netip"
+)
+
+// maxBatch is how many packets a system call sends at most; the kernel's limit was 64 at first.
+const maxBatch = 64
+
+// WriteBatch sends b as packets of size bytes each, of which the last may be shorter. On
+// Linux that is one system call, where c is a socket of the system or a view of one. If one of
+// them cannot be sent, the rest may not be either.
+func WriteBatch(c net.PacketConn, b []byte, size int, to net.Addr) error {
+	sock := c
+	if v, ok := c.(*view); ok {
+		if err := v.open(); err != nil {
+			return err
+		}
+		sock = v.port.sock
+	}
+	u, ok := sock.(*net.UDPConn)
+	at, isUDP := to.(*net.UDPAddr)
+	if ok && isUDP && len(b) > size && len(b) <= maxBatch*size {
+		ap := at.AddrPort()
+		if writeSegments(u, b, size, netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())) {
+			return nil
+		}
+	}
+	for len(b) > 0 {
+		n := min(size, len(b))
+		if _, err := sock.WriteTo(b[:n], to); err != nil {
+			return err
+		}
+		b = b[n:]
+	}
+	return nil
+}
