@@ -26,6 +26,9 @@ profile() { # name, load, stack, time
 
 profile bulk-noise 'bulk up, 1 stream' plexus/noise
 profile bulk-tls 'bulk up, 1 stream' plexus/tls
+profile bulk-10-noise 'bulk up, 10 streams' plexus/noise
+profile bulk-10-tls 'bulk up, 10 streams' plexus/tls
+profile bulk-webrtc 'bulk up, 1 stream' plexus/webrtc
 profile round-trip 'round trip of' plexus/noise
 profile open-one 'open, echo 1 B, close; one' plexus/noise
 profile open-64 'open, echo 1 B, close; 64' plexus/noise
