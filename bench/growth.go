@@ -249,8 +249,8 @@ func growthPairs() (pairs map[string]*pair, stop func(), err error) {
 
 // both asks both ends.
 func (p *pair) both(o order) (server, client report, err error) {
-	if server, err = p.server.ask(o); err == nil {
-		client, err = p.client.ask(o)
+	if server, err = ask(p.server, o); err == nil {
+		client, err = ask(p.client, o)
 	}
 	return server, client, err
 }

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"encoding/json"
 	"errors"
@@ -9,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
 	"runtime"
@@ -18,6 +16,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/plexus-p2p/plexus/bench/internal/child"
 )
 
 func main() {
@@ -147,42 +147,14 @@ func cpuTime() float64 {
 	return float64(u.Utime.Nano()+u.Stime.Nano()) / 1e9
 }
 
-// worker is a process of ours.
-type worker struct {
-	cmd   *exec.Cmd
-	stdin io.Closer // ends it
-	in    *json.Encoder
-	out   *json.Decoder
-}
-
-func start(args ...string) (*worker, error) {
-	exe, err := os.Executable()
-	if err != nil {
-		return nil, err
-	}
-	cmd := exec.Command(exe, args...)
-	cmd.Stderr = os.Stderr
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	in, err := cmd.StdinPipe()
-	if err != nil {
-		return nil, err
-	}
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		return nil, err
-	}
-	return &worker{cmd, in, json.NewEncoder(in), json.NewDecoder(bufio.NewReader(out))}, cmd.Start()
-}
-
-func (w *worker) ask(o order) (r report, err error) {
-	if err = w.in.Encode(o); err == nil {
-		err = w.out.Decode(&r)
-	}
+// ask gives a process an order.
+func ask(w *child.Process, o order) (r report, err error) {
+	err = w.Ask(o, &r)
 	return r, err
 }
 
 // pair is the server and the client of a stack.
-type pair struct{ server, client *worker }
+type pair struct{ server, client *child.Process }
 
 // startPair starts them. A stack called "a>b/kind" is a client of a and a server of b.
 func startPair(stack, prof string) (*pair, error) {
@@ -191,15 +163,15 @@ func startPair(stack, prof string) (*pair, error) {
 		_, kind, _ := strings.Cut(b, "/")
 		client, server = a+"/"+kind, b
 	}
-	s, err := start("-profile", prof, "-server", server)
+	s, err := child.Start("-profile", prof, "-server", server)
 	if err != nil {
 		return nil, err
 	}
 	var r report
-	if err := s.out.Decode(&r); err != nil {
+	if err := s.Hear(&r); err != nil {
 		return nil, fmt.Errorf("%s: server: %w", server, err)
 	}
-	c, err := start("-profile", prof, "-client", client, "-addr", r.Addr)
+	c, err := child.Start("-profile", prof, "-client", client, "-addr", r.Addr)
 	if err != nil {
 		return nil, err
 	}
@@ -207,30 +179,30 @@ func startPair(stack, prof string) (*pair, error) {
 }
 
 func (p *pair) stop() {
-	for _, w := range []*worker{p.server, p.client} {
-		w.stdin.Close()
-		w.cmd.Wait()
+	for _, w := range []*child.Process{p.server, p.client} {
+		w.End()
+		w.Wait()
 	}
 }
 
 // run has the client carry out o.
 func (p *pair) run(o order) (sample, error) {
-	before, err := p.server.ask(order{})
+	before, err := ask(p.server, order{})
 	if err != nil {
 		return sample{}, err
 	}
-	cbefore, err := p.client.ask(order{})
+	cbefore, err := ask(p.client, order{})
 	if err != nil {
 		return sample{}, err
 	}
-	r, err := p.client.ask(o)
+	r, err := ask(p.client, o)
 	if err != nil {
 		return sample{}, err
 	}
 	if r.Err != "" {
 		return sample{}, errors.New(r.Err)
 	}
-	after, err := p.server.ask(order{})
+	after, err := ask(p.server, order{})
 	return sample{r.Ops / r.Secs, (after.CPU - before.CPU + r.CPU - cbefore.CPU) / r.Ops}, err
 }
 

@@ -84,15 +84,8 @@ func TestChat(t *testing.T) {
 			to := fmt.Sprintf("%s/p2p/%s", info.Addrs[0], info.ID)
 			c := newProcess(ctx, &program{name: "plexus chat", argv: []string{bin}}, "chat", "--json", "--nick", "alice",
 				"--listen", "/ip4/127.0.0.1/tcp/0", "--listen", "/ip4/127.0.0.1/udp/0/quic-v1", "--peer", to)
-			in, err := c.cmd.StdinPipe()
+			in, out, err := c.start()
 			if err != nil {
-				t.Fatal(err)
-			}
-			out, err := c.cmd.StdoutPipe()
-			if err != nil {
-				t.Fatal(err)
-			}
-			if err := c.cmd.Start(); err != nil {
 				t.Fatal(err)
 			}
 			defer func() {

@@ -128,6 +128,17 @@ func newProcess(ctx context.Context, p *program, args ...string) *process {
 	return c
 }
 
+// start starts it, with pipes to its input and from its output.
+func (c *process) start() (stdin io.WriteCloser, stdout io.ReadCloser, err error) {
+	if stdin, err = c.cmd.StdinPipe(); err != nil {
+		return nil, nil, err
+	}
+	if stdout, err = c.cmd.StdoutPipe(); err != nil {
+		return nil, nil, err
+	}
+	return stdin, stdout, c.cmd.Start()
+}
+
 // A listener is a peer that serves, until stop.
 type listener struct {
 	*process
@@ -142,15 +153,8 @@ func flags(o contract.Offer) []string {
 
 func listen(ctx context.Context, p *program, o contract.Offer) (*listener, error) {
 	c := newProcess(ctx, p, append([]string{"listen", "--listen", contract.ListenOn[o.Transport]}, flags(o)...)...)
-	stdin, err := c.cmd.StdinPipe()
+	stdin, stdout, err := c.start()
 	if err != nil {
-		return nil, err
-	}
-	stdout, err := c.cmd.StdoutPipe()
-	if err != nil {
-		return nil, err
-	}
-	if err := c.cmd.Start(); err != nil {
 		return nil, err
 	}
 	l := &listener{process: c, stdin: stdin}

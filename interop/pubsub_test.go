@@ -80,15 +80,8 @@ const (
 
 func startPubSub(t *testing.T, p *program, index int, args ...string) (*pubsubPeer, error) {
 	c := newProcess(t.Context(), p, args...)
-	in, err := c.cmd.StdinPipe()
+	in, out, err := c.start()
 	if err != nil {
-		return nil, err
-	}
-	out, err := c.cmd.StdoutPipe()
-	if err != nil {
-		return nil, err
-	}
-	if err := c.cmd.Start(); err != nil {
 		return nil, err
 	}
 	n := &pubsubPeer{process: c, name: p.name, index: uint32(index), in: in, lines: make(chan []byte)}

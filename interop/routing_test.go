@@ -242,15 +242,8 @@ func TestPeerDiscovery(t *testing.T) {
 			}
 			p := &program{name: "js", argv: []string{js.argv[0], script}}
 			c := newProcess(ctx, p, middle.Info().Full()[0].String(), far.ID().String())
-			stdin, err := c.cmd.StdinPipe()
+			stdin, stdout, err := c.start()
 			if err != nil {
-				t.Fatal(err)
-			}
-			stdout, err := c.cmd.StdoutPipe()
-			if err != nil {
-				t.Fatal(err)
-			}
-			if err := c.cmd.Start(); err != nil {
 				t.Fatal(err)
 			}
 			defer c.cmd.Wait()

@@ -9,8 +9,8 @@ import (
 )
 
 // The clock of a network: a heap of events and a timer for the earliest of them.
-// There is no goroutine, and no timer while nothing is to happen, so that a
-// synctest bubble sees an idle network as idle.
+// There is no goroutine, and while nothing is to happen no timer that does anything, so
+// that a synctest bubble sees an idle network as idle.
 //
 // In a bubble all that goroutines do at one instant is taken in first, and then
 // handled in an order that does not depend on how they were scheduled: see settle.

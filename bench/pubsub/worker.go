@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"crypto/rand"
 	"encoding/binary"
@@ -10,7 +9,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"runtime"
 	"runtime/pprof"
@@ -18,6 +16,8 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
+
+	"github.com/plexus-p2p/plexus/bench/internal/child"
 )
 
 // order is what a worker is told, and report what it answers, a JSON value a line.
@@ -213,37 +213,10 @@ func publish(ctx context.Context, m member, o order) (published, failed int64) {
 	}
 }
 
-// child is a worker's process.
-type child struct {
-	cmd   *exec.Cmd
-	stdin io.Closer // ends it
-	in    *json.Encoder
-	out   *json.Decoder
-}
-
-func start(stack, prof string) (*child, error) {
-	exe, err := os.Executable()
-	if err != nil {
-		return nil, err
-	}
-	cmd := exec.Command(exe, "-worker", stack, "-profile", prof)
-	cmd.Stderr = os.Stderr
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	in, err := cmd.StdinPipe()
-	if err != nil {
-		return nil, err
-	}
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		return nil, err
-	}
-	return &child{cmd, in, json.NewEncoder(in), json.NewDecoder(bufio.NewReader(out))}, cmd.Start()
-}
-
 // A fleet is the processes of a network.
 type fleet struct {
 	stack    string
-	children []*child
+	children []*child.Process
 	each     int // members of each
 }
 
@@ -251,7 +224,7 @@ type fleet struct {
 func newFleet(stack, prof string, n, processes int) (*fleet, error) {
 	f := &fleet{stack: stack, each: n / processes}
 	for range processes {
-		c, err := start(stack, prof)
+		c, err := child.Start("-worker", stack, "-profile", prof)
 		if err != nil {
 			f.stop()
 			return nil, err
@@ -263,10 +236,10 @@ func newFleet(stack, prof string, n, processes int) (*fleet, error) {
 
 func (f *fleet) stop() {
 	for _, c := range f.children {
-		c.stdin.Close()
+		c.End()
 	}
 	for _, c := range f.children {
-		c.cmd.Wait()
+		c.Wait()
 	}
 }
 
@@ -281,9 +254,7 @@ func (f *fleet) ask(o order, own func(i int, o *order)) ([]report, error) {
 			own(i, &o)
 		}
 		wg.Go(func() {
-			if errs[i] = c.in.Encode(o); errs[i] == nil {
-				errs[i] = c.out.Decode(&reports[i])
-			}
+			errs[i] = c.Ask(o, &reports[i])
 			if errs[i] == nil && reports[i].Err != "" {
 				errs[i] = errors.New(reports[i].Err)
 			}

@@ -165,12 +165,29 @@ func (ps *Ports) get(ctx context.Context, on netip.AddrPort, listen bool, fit fu
 	}
 }
 
+// Open opens a socket with as large buffers as the system permits, up to 4 MiB: what comes
+// in a burst must not be lost.
+func Open(ctx context.Context, network transport.Network, on netip.AddrPort) (net.PacketConn, error) {
+	sock, err := network.ListenUDP(ctx, on)
+	if err != nil {
+		return nil, err
+	}
+	if s, ok := sock.(interface {
+		SetReadBuffer(int) error
+		SetWriteBuffer(int) error
+	}); ok {
+		s.SetReadBuffer(socketSize)
+		s.SetWriteBuffer(socketSize)
+	}
+	return sock, nil
+}
+
 func (ps *Ports) openLocked(ctx context.Context, on netip.AddrPort) (*Port, error) {
 	var network transport.Network = transport.System{}
 	if ps.Network != nil {
 		network = ps.Network
 	}
-	sock, err := network.ListenUDP(ctx, on)
+	sock, err := Open(ctx, network, on)
 	if err != nil {
 		return nil, err
 	}
@@ -178,14 +195,6 @@ func (ps *Ports) openLocked(ctx context.Context, on netip.AddrPort) (*Port, erro
 	if !ok {
 		sock.Close()
 		return nil, &net.AddrError{Err: "not a UDP address", Addr: sock.LocalAddr().String()}
-	}
-	// As much as the system lets us have: what comes in a burst must not be lost.
-	if s, ok := sock.(interface {
-		SetReadBuffer(int) error
-		SetWriteBuffer(int) error
-	}); ok {
-		s.SetReadBuffer(socketSize)
-		s.SetWriteBuffer(socketSize)
 	}
 	ap := at.AddrPort()
 	p := &Port{

@@ -43,7 +43,6 @@ const (
 	amplification = 3
 
 	firstRepeat = 250 * time.Millisecond // of a STUN request that is not answered
-	socketSize  = 2 << 20                // bytes that a socket holds, where the system lets us choose
 )
 
 // mux is a UDP port on which connections come in. STUN requests are answered without
@@ -360,15 +359,9 @@ func (t *Transport) dial(ctx context.Context, to netip.AddrPort) (*dialed, error
 	if to.Addr().Is6() {
 		from = netip.IPv6Unspecified()
 	}
-	pc, err := t.network.ListenUDP(ctx, netip.AddrPortFrom(from, 0))
+	pc, err := udp.Open(ctx, t.network, netip.AddrPortFrom(from, 0))
 	if err != nil {
 		return nil, err
-	}
-	if s, ok := pc.(interface{ SetReadBuffer(int) error }); ok {
-		s.SetReadBuffer(socketSize)
-	}
-	if s, ok := pc.(interface{ SetWriteBuffer(int) error }); ok {
-		s.SetWriteBuffer(socketSize)
 	}
 	d := &dialed{PacketConn: pc, to: net.UDPAddrFromAddrPort(to), at: to, creds: newCredentials(t.Version)}
 	m, err := d.creds.request()
