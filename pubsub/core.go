@@ -2,6 +2,7 @@ package pubsub
 
 import (
 	"bytes"
+	"cmp"
 	"math/rand/v2"
 	"slices"
 	"time"
@@ -75,23 +76,15 @@ func NewCore(now time.Time, cfg CoreConfig, r Router, a *Actions) *Core {
 		pending: make(map[MessageID]*Message),
 		drops:   func(Reason, int) {},
 	}
-	cfg.SeenTTL = or(cfg.SeenTTL, DefaultSeenTTL)
-	cfg.SeenEntries = or(cfg.SeenEntries, DefaultSeenEntries)
-	cfg.SeenBytes = or(cfg.SeenBytes, DefaultSeenBytes)
-	cfg.TopicsPerPeer = or(cfg.TopicsPerPeer, DefaultTopicsPerPeer)
+	cfg.SeenTTL = cmp.Or(cfg.SeenTTL, DefaultSeenTTL)
+	cfg.SeenEntries = cmp.Or(cfg.SeenEntries, DefaultSeenEntries)
+	cfg.SeenBytes = cmp.Or(cfg.SeenBytes, DefaultSeenBytes)
+	cfg.TopicsPerPeer = cmp.Or(cfg.TopicsPerPeer, DefaultTopicsPerPeer)
 	c.cfg = cfg
 	c.seen = newSeen(cfg.SeenTTL, cfg.SeenEntries, cfg.SeenBytes)
 	a.tracing = cfg.Tracing
 	c.tick = r.Start(now, c, a)
 	return c
-}
-
-func or[T comparable](v, def T) T {
-	var zero T
-	if v == zero {
-		return def
-	}
-	return v
 }
 
 // Self is this host's ID.
@@ -315,11 +308,16 @@ func (c *Core) duplicate(now time.Time, p *Peer, id, raw []byte, a *Actions) boo
 	} else if _, ok := c.seen.ids[MessageID(id)]; !ok {
 		return false
 	}
-	c.router.Duplicate(now, p, MessageID(id), a)
-	if a.tracing {
-		a.Event(Duplicate{ID: MessageID(id), Peer: p.ID})
-	}
+	c.again(now, p, MessageID(id), a)
 	return true
+}
+
+// again tells that p has sent a message that was had before.
+func (c *Core) again(now time.Time, p *Peer, id MessageID, a *Actions) {
+	c.router.Duplicate(now, p, id, a)
+	if a.tracing {
+		a.Event(Duplicate{ID: id, Peer: p.ID})
+	}
 }
 
 // Receive handles a message from p, with its ID set. It returns true if m is new:
@@ -341,7 +339,7 @@ func (c *Core) Receive(now time.Time, p *Peer, m *Message, a *Actions) bool {
 func (c *Core) Verified(now time.Time, m *Message, a *Actions) bool {
 	if !c.seen.add(now, m.ID) {
 		if p := c.peers[m.ReceivedFrom]; p != nil {
-			c.router.Duplicate(now, p, m.ID, a)
+			c.again(now, p, m.ID, a)
 		}
 		return false
 	}
@@ -351,7 +349,7 @@ func (c *Core) Verified(now time.Time, m *Message, a *Actions) bool {
 	}
 	c.router.Received(now, m, a)
 	for _, p := range m.holders {
-		c.router.Duplicate(now, p, m.ID, a)
+		c.again(now, p, m.ID, a)
 	}
 	return true
 }

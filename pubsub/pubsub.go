@@ -2,6 +2,7 @@ package pubsub
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -93,14 +94,14 @@ type Config struct {
 }
 
 func (c *Config) defaults() {
-	c.Policy = or(c.Policy, StrictSign)
-	c.MaxMessage = or(c.MaxMessage, DefaultMaxMessage)
-	c.TopicsPerPeer = or(c.TopicsPerPeer, DefaultTopicsPerPeer)
-	c.OwnQueue = or(c.OwnQueue, DefaultOwnQueue)
-	c.ForwardQueue = or(c.ForwardQueue, DefaultForwardQueue)
-	c.SubscriberQueue = or(c.SubscriberQueue, DefaultSubscriberQueue)
-	c.Patience = or(c.Patience, DefaultPatience)
-	c.Connects = or(c.Connects, DefaultConnects)
+	c.Policy = cmp.Or(c.Policy, StrictSign)
+	c.MaxMessage = cmp.Or(c.MaxMessage, DefaultMaxMessage)
+	c.TopicsPerPeer = cmp.Or(c.TopicsPerPeer, DefaultTopicsPerPeer)
+	c.OwnQueue = cmp.Or(c.OwnQueue, DefaultOwnQueue)
+	c.ForwardQueue = cmp.Or(c.ForwardQueue, DefaultForwardQueue)
+	c.SubscriberQueue = cmp.Or(c.SubscriberQueue, DefaultSubscriberQueue)
+	c.Patience = cmp.Or(c.Patience, DefaultPatience)
+	c.Connects = cmp.Or(c.Connects, DefaultConnects)
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}
@@ -181,7 +182,7 @@ func New(h *plexus.Host, r Router, cfg Config) (*PubSub, error) {
 	ps.buffers.New = func() any { b := make([]byte, 0, maxBatch); return &b }
 	ps.readers.New = func() any { return bufio.NewReaderSize(nil, readBuffer) }
 	ps.seqno.Store(uint64(time.Now().UnixNano())) // grows over restarts without being stored
-	ps.topics.Store(new(map[string]*Topic))
+	ps.topics.Store(&map[string]*Topic{})
 	ps.mu.Lock()
 	ps.core = NewCore(time.Now(), CoreConfig{
 		Self:          h.ID(),

@@ -36,7 +36,7 @@ type Router interface {
 	// Admit says how much of what p sends is looked at. It is asked for each RPC.
 	Admit(now time.Time, p *Peer) Admission
 
-	// Control handles p's control messages; ext is set for the first RPC of a stream.
+	// Control handles p's control messages; first is set for the first RPC of a stream.
 	Control(now time.Time, p *Peer, rpc *RPC, first bool, a *Actions)
 
 	// Publish sends this host's own message.
@@ -140,7 +140,6 @@ type Send struct {
 type Connect struct {
 	Info   peer.AddrInfo
 	Record []byte // a sealed peer.Record of it, not verified yet; may be nil
-	Keep   bool   // a peer that belongs to this host, not one that somebody named
 }
 
 // Send sends m to p.

@@ -1,6 +1,7 @@
 package pubsub
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -68,7 +69,7 @@ func (ps *PubSub) Join(name string, cfg TopicConfig) (*Topic, error) {
 	t := &Topic{
 		ps:     ps,
 		name:   name,
-		policy: or(cfg.Policy, ps.cfg.Policy),
+		policy: cmp.Or(cfg.Policy, ps.cfg.Policy),
 		id:     ps.cfg.MessageID,
 		opts: SubOpts{
 			Topic: name, Subscribe: true,
@@ -96,9 +97,6 @@ func (ps *PubSub) Join(name string, cfg TopicConfig) (*Topic, error) {
 		return nil, fmt.Errorf("pubsub: join %q: joined already", name)
 	}
 	topics := maps.Clone(old)
-	if topics == nil {
-		topics = make(map[string]*Topic)
-	}
 	topics[name] = t
 	ps.topics.Store(&topics)
 	return t, nil

@@ -1,6 +1,7 @@
 package pubsub
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"sync"
@@ -65,8 +66,8 @@ type task struct {
 
 func newChecker(v *Validator) *checker {
 	c := &checker{Validator: *v}
-	c.Concurrency = or(c.Concurrency, 64)
-	c.Queue = or(c.Queue, 1024)
+	c.Concurrency = cmp.Or(c.Concurrency, 64)
+	c.Queue = cmp.Or(c.Queue, 1024)
 	return c
 }
 

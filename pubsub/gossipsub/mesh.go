@@ -269,7 +269,7 @@ func (r *Router) connect(px []pubsub.PX, a *pubsub.Actions) {
 func (r *Router) connectDirect(a *pubsub.Actions) {
 	for _, i := range r.cfg.Direct {
 		if r.c.Peer(i.ID) == nil {
-			a.Connects = append(a.Connects, pubsub.Connect{Info: i, Keep: true})
+			a.Connects = append(a.Connects, pubsub.Connect{Info: i})
 		}
 	}
 }

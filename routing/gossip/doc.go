@@ -32,8 +32,9 @@
 //
 // # Bounds
 //
-// What others say is kept as far as [Config] lets it, the oldest goes first, and what
-// one neighbour passes on takes at most half. An author is listened to eight times a
+// What others say is kept as far as [Config] lets it, the oldest goes first. Of what is
+// known of peers, what one neighbour passes on takes at most half; of providers, what one
+// author says. An author is listened to eight times a
 // second. A host keeps the values of those keys only that it has put or looked for.
 //
 // Spec: https://github.com/libp2p/js-libp2p-pubsub-peer-discovery,

@@ -123,7 +123,8 @@ func (c *Config) defaults() error {
 // Router is a routing.Router.
 //
 // It has a goroutine that says what is to be said, one that follows the host, those of
-// its Discovery, and two for each key whose values it follows. mu is not held while
+// its Discovery, one for each key whose values it follows, and those that ask
+// others for them, of which there are few. mu is not held while
 // anything else is called.
 type Router struct {
 	// Fixed.

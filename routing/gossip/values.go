@@ -139,9 +139,7 @@ func (r *Router) unfollow(rec *record) {
 }
 
 func (rec *record) close() {
-	if rec.stop != nil {
-		rec.stop()
-	}
+	rec.stop()
 	rec.topic.Close()
 }
 

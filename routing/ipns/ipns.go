@@ -19,6 +19,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/fxamacker/cbor/v2"
@@ -62,16 +63,16 @@ type signed struct {
 
 // encoder makes DAG-CBOR: "make sure the CBOR field order follows [RFC 7049] sorting
 // rules: length and then bytewise".
-func encoder() cbor.EncMode {
+var encoder = sync.OnceValue(func() cbor.EncMode {
 	m, err := cbor.EncOptions{Sort: cbor.SortLengthFirst}.EncMode()
 	if err != nil {
 		panic(err) // the options are constant
 	}
 	return m
-}
+})
 
 // decoder takes maps of bytes and numbers, with whatever else small in them.
-func decoder() cbor.DecMode {
+var decoder = sync.OnceValue(func() cbor.DecMode {
 	m, err := cbor.DecOptions{
 		DupMapKey: cbor.DupMapKeyEnforcedAPF, IndefLength: cbor.IndefLengthForbidden,
 		MaxNestedLevels: 8, MaxMapPairs: 128, MaxArrayElements: 1024,
@@ -81,7 +82,7 @@ func decoder() cbor.DecMode {
 		panic(err)
 	}
 	return m
-}
+})
 
 // Seal returns r signed with key: a value for [Key] of its owner.
 func Seal(key peer.PrivKey, r Record) ([]byte, error) {
