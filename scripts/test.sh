@@ -71,7 +71,7 @@ fuzz() { # a little of each target
 }
 
 figures() { # what the README states, printed
-	PLEXUS_FIGURES=1 go test -count=1 -v -run '^TestFigure' . ./node ./transport/quic ./transport/websocket ./pubsub ./pubsub/pubsubsim | grep -vE '^(=== |ok|PASS)'
+	PLEXUS_FIGURES=1 go test -count=1 -v -run '^TestFigure' . ./node ./transport/quic ./transport/websocket ./transport/webtransport ./transport/webrtc ./pubsub ./pubsub/pubsubsim | grep -vE '^(=== |ok|PASS)'
 }
 
 sim() { # attacks on pubsub, in networks of NODES

@@ -286,10 +286,12 @@ func (r *room) run(ctx context.Context) error {
 
 // drain shows what comes of the last lines said.
 func (r *room) drain(ctx context.Context) error {
-	done := make(chan bool)
-	r.outbox <- func() said { close(done); return said{} }
+	done, outbox := make(chan bool), r.outbox
+	last := func() said { close(done); return said{} }
 	for {
 		select {
+		case outbox <- last: // there may be no room, or after ^C nobody who takes it
+			outbox = nil
 		case ev := <-r.heard:
 			r.happened(ctx, ev)
 		case <-done:

@@ -26,7 +26,6 @@ const (
 	tag       = chacha20poly1305.Overhead      // bytes
 	maxBody   = math.MaxUint16                 // bytes after the length
 	maxPlain  = maxBody - tag                  // bytes of plaintext in a record
-	maxRecord = prefix + maxBody               // bytes on the wire
 	maxBatch  = 4                              // records that go out in one write
 	idleRead  = 3 << 9                         // bytes held by a connection at rest: a TCP segment fits
 	maxNonce  = math.MaxUint64 - 1             // the last nonce that may be used

@@ -5,8 +5,12 @@ import (
 	"net/netip"
 )
 
-// maxBatch is how many packets a system call sends at most; the kernel's limit was 64 at first.
-const maxBatch = 64
+// What a system call sends at most: packets, as the kernel's limit was at first, and bytes,
+// as of one packet.
+const (
+	maxBatch = 64
+	maxBytes = 65507
+)
 
 // WriteBatch sends b as packets of size bytes each, of which the last may be shorter. On
 // Linux that is one system call, where c is a socket of the system or a view of one. If one of
@@ -21,7 +25,7 @@ func WriteBatch(c net.PacketConn, b []byte, size int, to net.Addr) error {
 	}
 	u, ok := sock.(*net.UDPConn)
 	at, isUDP := to.(*net.UDPAddr)
-	if ok && isUDP && len(b) > size && len(b) <= maxBatch*size {
+	if ok && isUDP && len(b) > size && len(b) <= min(maxBatch*size, maxBytes) {
 		ap := at.AddrPort()
 		if writeSegments(u, b, size, netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())) {
 			return nil

@@ -23,7 +23,7 @@ func (p *Port) Packets(k Kind) (net.PacketConn, error) {
 			return nil, ErrTaken
 		}
 	}
-	v := &view{port: p, kinds: k, queue: make(chan packet, maxQueue), closed: make(chan struct{})}
+	v := &view{port: p, queue: make(chan packet, maxQueue), closed: make(chan struct{})}
 	v.deadline.changed = make(chan struct{})
 	for i := range p.views {
 		if k&(1<<i) != 0 {
@@ -38,7 +38,6 @@ func (p *Port) Packets(k Kind) (net.PacketConn, error) {
 // view is what one user sees of a port.
 type view struct {
 	port   *Port
-	kinds  Kind
 	queue  chan packet
 	once   sync.Once
 	cut    sync.Once

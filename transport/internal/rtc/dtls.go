@@ -74,7 +74,7 @@ type direction struct {
 // ErrCertHash. It ends when ctx does. On failure path is closed.
 func Secure(ctx context.Context, path net.Conn, client bool, own *tls.Certificate, hash []byte) (*Conn, error) {
 	c := &Conn{path: path, own: own.Certificate[0], seq: firstSeq}
-	hc := newHandshakeConn(path, client)
+	hc := newHandshakeConn(path)
 	pumped := make(chan struct{})
 	go func() { // ends when the handshake has, or the path
 		defer close(pumped)
@@ -431,7 +431,6 @@ func (c *Conn) pump(hc *handshakeConn) {
 // handshakeConn is what pion reads and writes.
 type handshakeConn struct {
 	path   net.Conn
-	client bool
 	queue  chan []byte
 	closed chan struct{}
 
@@ -446,8 +445,8 @@ type handshakeConn struct {
 	fresh    bool     // a packet has come since
 }
 
-func newHandshakeConn(path net.Conn, client bool) *handshakeConn {
-	return &handshakeConn{path: path, client: client, queue: make(chan []byte, 64), closed: make(chan struct{}), changed: make(chan struct{})}
+func newHandshakeConn(path net.Conn) *handshakeConn {
+	return &handshakeConn{path: path, queue: make(chan []byte, 64), closed: make(chan struct{}), changed: make(chan struct{})}
 }
 
 func (h *handshakeConn) put(b []byte) {

@@ -345,10 +345,7 @@ func (s *Session) finish(end *muxer.SessionError) {
 	for _, st := range s.streams {
 		st.wakeLocked()
 	}
-	if s.room != nil {
-		close(s.room)
-		s.room = nil
-	}
+	s.freed()
 	s.assoc.Abort(uint32(end.Code)) // unlock sends it, and hangs up
 }
 

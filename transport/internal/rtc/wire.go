@@ -16,7 +16,6 @@ import (
 // https://www.rfc-editor.org/rfc/rfc8831#section-8
 const (
 	ppidControl     = 50 // of the data channel establishment protocol
-	ppidString      = 51
 	ppidBinary      = 53
 	ppidStringEmpty = 56
 	ppidBinaryEmpty = 57

@@ -56,7 +56,6 @@ var ErrSilent = sctp.ErrSilent
 const (
 	maxSignal     = 64 << 10         // bytes of a message
 	maxCandidates = 64               // that a peer may name
-	maxPending    = 16               // connections that are ready and not accepted
 	signalTime    = 10 * time.Second // that Signal takes at most
 )
 
@@ -162,7 +161,7 @@ func (t *Transport) ListenSession(_ context.Context, on ma.Multiaddr) (transport
 	if t.listener != nil {
 		return nil, errors.New("webrtc: listen: there is a listener on /webrtc")
 	}
-	t.listener = &listener{t: t, accepted: make(chan *rtc.Session, maxPending), closed: make(chan struct{})}
+	t.listener = &listener{t: t, accepted: make(chan *rtc.Session), closed: make(chan struct{})}
 	return t.listener, nil
 }
 
