@@ -45,8 +45,9 @@ unit() { gotest ./...; }
 
 race() { gotest -race ./...; }
 
-conformance() { # "50 times in a row"
-	gotest -race -run '^TestMuxer$' -count=50 -timeout 30m ./muxer/...
+conformance() { # nettest "50 times in a row", and all else that muxertest asks
+	gotest -race -run '^TestMuxer$/^Conn$' -count=50 -timeout 20m ./muxer/yamux ./muxer/mplex &&
+		gotest -race -run '^TestMuxer$' -skip '^TestMuxer$/^Conn$' -count=20 -timeout 20m ./muxer/yamux ./muxer/mplex
 }
 
 # fuzzed runs a target. It prints what fails and stops, but for one thing, which is worth

@@ -208,7 +208,7 @@ func (s *Session) interrupt() {
 func (s *Session) leave(st *Stream) {
 	switch {
 	case s.err != nil:
-	case s.stepBack != nil:
+	case s.stepBack != nil && !s.stepBack.rclosed && s.stepBack.err == nil:
 		s.startGrace(s.stepBack)
 	case st == nil:
 	case st.readErr() != nil && !st.local:
@@ -235,9 +235,13 @@ func (st *Stream) leaves() {
 	}
 }
 
-// startGrace keeps the token free for a moment.
+// startGrace keeps the token free for a moment, for a reader of st. One who has come
+// back already, while the accept function ran, is told.
 func (s *Session) startGrace(st *Stream) {
 	s.grace, s.graceFor = true, st
+	if st.rblocked > 0 && !st.roused {
+		st.readers.Broadcast()
+	}
 	s.armTick()
 }
 
