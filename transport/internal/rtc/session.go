@@ -495,14 +495,14 @@ func (s *Session) theirs(id uint16) bool { return (id%2 == 0) != s.client }
 func (s *Session) onMessage(id uint16, ppid uint32, msg []byte) {
 	st := s.streams[id]
 	if ppid == ppidControl {
-		s.assoc.Consume(time.Now(), len(msg))
+		s.assoc.Consume(len(msg))
 		if st == nil {
 			s.accept(id, msg)
 		}
 		return
 	}
 	if st == nil || ppid == ppidStringEmpty || ppid == ppidBinaryEmpty {
-		s.assoc.Consume(time.Now(), len(msg))
+		s.assoc.Consume(len(msg))
 		return // of a channel that was closed, or never opened
 	}
 	st.onMessage(msg)

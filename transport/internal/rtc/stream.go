@@ -153,7 +153,7 @@ func (st *stream) take(p []byte) (n int) {
 func (st *stream) release(n int) {
 	n = min(n, st.held)
 	st.held -= n
-	st.s.assoc.Consume(time.Now(), n)
+	st.s.assoc.Consume(n)
 }
 
 // drop forgets what has come and was not read.

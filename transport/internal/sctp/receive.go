@@ -36,7 +36,7 @@ func (r *receiver) drop() { r.early, r.message, r.spans = nil, nil, nil }
 func (r *receiver) window() uint32 { return uint32(max(0, Window-r.held)) }
 
 // Consume gives back n bytes of messages.
-func (a *Association) Consume(now time.Time, n int) {
+func (a *Association) Consume(n int) {
 	r := &a.receive
 	r.held -= n
 	// Who waits for the window must hear of it.
@@ -48,7 +48,7 @@ func (a *Association) Consume(now time.Time, n int) {
 // Held is how many bytes of messages have not been consumed.
 func (a *Association) Held() int { return a.receive.held }
 
-func (a *Association) onData(now time.Time, flags byte, value []byte) error {
+func (a *Association) onData(flags byte, value []byte) error {
 	if a.state != established {
 		return nil // will be sent again
 	}
@@ -68,7 +68,7 @@ func (a *Association) onData(now time.Time, flags byte, value []byte) error {
 			return nil
 		}
 		r.cum++
-		if a.take(now, &v); a.state == ended {
+		if a.take(&v); a.state == ended {
 			return nil
 		}
 		for len(r.spans) > 0 && r.spans[0].first == r.cum+1 && a.state == established {
@@ -77,7 +77,7 @@ func (a *Association) onData(now time.Time, flags byte, value []byte) error {
 				e := r.early[r.cum]
 				delete(r.early, r.cum)
 				r.held -= len(e.data) + chunkCost
-				if a.take(now, &e); a.state == ended {
+				if a.take(&e); a.state == ended {
 					return nil
 				}
 			}
@@ -135,7 +135,7 @@ func (r *receiver) note(tsn uint32) bool {
 //
 // "the fragments of a user message MUST be assigned TSNs in strict sequence"
 // https://www.rfc-editor.org/rfc/rfc9260#section-6.9
-func (a *Association) take(now time.Time, v *dataValue) {
+func (a *Association) take(v *dataValue) {
 	r := &a.receive
 	begin, end := v.flags&flagBegin != 0, v.flags&flagEnd != 0
 	if begin != (r.message == nil) {

@@ -79,7 +79,7 @@ func (a *Association) makeReset() {
 	r.again, r.tries = true, 0
 }
 
-func (a *Association) onReconfig(now time.Time, b []byte) error {
+func (a *Association) onReconfig(b []byte) error {
 	if a.state != established {
 		return nil
 	}
@@ -100,7 +100,7 @@ func (a *Association) onReconfig(now time.Time, b []byte) error {
 			if len(value) < 8 {
 				return malformed("response")
 			}
-			a.onResponse(now, binary.BigEndian.Uint32(value), binary.BigEndian.Uint32(value[4:]))
+			a.onResponse(binary.BigEndian.Uint32(value), binary.BigEndian.Uint32(value[4:]))
 		default: // all others change what we have no use for
 			if len(value) < 4 {
 				return malformed("re-configuration")
@@ -153,7 +153,7 @@ func (a *Association) checkPeerReset() {
 	}
 }
 
-func (a *Association) onResponse(now time.Time, seq, result uint32) {
+func (a *Association) onResponse(seq, result uint32) {
 	r := &a.reset
 	if r.request == nil || seq != r.seq-1 {
 		return

@@ -207,7 +207,7 @@ func (a *Association) Receive(now time.Time, packet []byte) error {
 				packets = true
 				a.receive.packets++
 			}
-			err = a.onData(now, flags, value)
+			err = a.onData(flags, value)
 		default:
 			err = a.onChunk(now, typ, value)
 		}
@@ -227,11 +227,11 @@ func (a *Association) onChunk(now time.Time, typ byte, value []byte) error {
 		if subtle.ConstantTimeCompare(value, a.cookie) != 1 || a.peerTag == 0 {
 			return malformed("cookie")
 		}
-		a.establish(now)
+		a.establish()
 		a.control = append(a.control, control{chunk: appendChunk(nil, chunkCookieAck, 0, nil)})
 	case chunkCookieAck:
 		if a.state == cookieEchoed {
-			a.establish(now)
+			a.establish()
 		}
 	case chunkSack:
 		return a.onSack(now, value)
@@ -240,7 +240,7 @@ func (a *Association) onChunk(now time.Time, typ byte, value []byte) error {
 			a.control = append(a.control, control{chunk: appendChunk(nil, chunkHeartbeatAck, 0, value)})
 		}
 	case chunkReconfig:
-		return a.onReconfig(now, value)
+		return a.onReconfig(value)
 	case chunkAbort:
 		a.end(&AbortError{abortCode(value)})
 	case chunkShutdown:
@@ -311,7 +311,7 @@ func (a *Association) onInitAck(now time.Time, value []byte) error {
 	return nil
 }
 
-func (a *Association) establish(now time.Time) {
+func (a *Association) establish() {
 	if a.state >= established {
 		return
 	}

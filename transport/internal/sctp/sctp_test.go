@@ -56,7 +56,7 @@ func newNetwork(t testing.TB, latency time.Duration, loss float64) *network {
 					return
 				}
 				e.got[stream] = append(e.got[stream], msg...)
-				e.Consume(n.now, len(msg))
+				e.Consume(len(msg))
 			},
 			Established: func() {},
 			Sent:        func(uint16, int) {},
@@ -265,7 +265,7 @@ func TestSlowReader(t *testing.T) {
 	}
 	// Now it is.
 	y.unread[2] = false
-	y.Consume(n.now, y.held[2])
+	y.Consume(y.held[2])
 	n.run("the slow reader", time.Minute, func() bool {
 		fill(2, 4)
 		return len(y.got[2]) > 4<<20

@@ -362,7 +362,7 @@ func (a *Association) onSack(now time.Time, value []byte) error {
 		return malformed("SACK of what was not sent")
 	}
 	if a.state == cookieEchoed {
-		a.establish(now) // the COOKIE ACK was lost
+		a.establish() // the COOKIE ACK was lost
 	}
 	acked, lastStream := 0, (*outStream)(nil)
 	var newest *outChunk
