@@ -275,11 +275,8 @@ func (s *session) ReceiveDatagram(ctx context.Context) ([]byte, error) {
 	case <-ctx.Done():
 	}
 	b, err := s.connect.ReceiveDatagram(ctx)
-	switch {
-	case err == nil:
-		return b, nil
-	case over.Err() == nil && ctx.Err() != nil:
-		return nil, context.Cause(ctx)
+	if err != nil {
+		return nil, s.Reason(ctx, err)
 	}
-	return nil, s.Reason(err)
+	return b, nil
 }

@@ -86,34 +86,26 @@ func (s *Session) RemoteAddr() net.Addr { return s.remote }
 func (s *Session) Open(ctx context.Context) (muxer.Stream, error) {
 	q, err := s.conn.OpenStreamSync(ctx)
 	if err != nil {
-		if s.conn.Context().Err() == nil && ctx.Err() != nil {
-			return nil, context.Cause(ctx)
-		}
-		return nil, s.reason(err)
+		return nil, s.Reason(ctx, err)
 	}
-	if st := s.add(q, true); st != nil {
-		return st, nil
+	st, err := s.add(q, true)
+	if err != nil {
+		return nil, err
 	}
-	return nil, s.closing
+	return st, nil
 }
 
 // Accept returns the next stream that the peer opens, before Serve.
 func (s *Session) Accept(ctx context.Context) (*Stream, error) {
 	q, err := s.conn.AcceptStream(ctx)
 	if err != nil {
-		if s.conn.Context().Err() == nil && ctx.Err() != nil {
-			return nil, context.Cause(ctx)
-		}
-		return nil, s.reason(err)
+		return nil, s.Reason(ctx, err)
 	}
-	if st := s.add(q, false); st != nil {
-		return st, nil
-	}
-	return nil, s.closing
+	return s.add(q, false)
 }
 
-// add makes a stream known, unless the session is closing.
-func (s *Session) add(q *quic.Stream, own bool) *Stream {
+// add makes a stream known, or ends it if the session is closing.
+func (s *Session) add(q *quic.Stream, own bool) (*Stream, error) {
 	st := &Stream{s: s, q: q, own: own}
 	if s.dialect.Prefix == nil {
 		st.begun.Store(true)
@@ -121,15 +113,17 @@ func (s *Session) add(q *quic.Stream, own bool) *Stream {
 		st.turn = make(chan struct{}, 1)
 	}
 	s.mu.Lock()
-	if s.closing == nil {
+	closing := s.closing
+	if closing == nil {
 		s.streams[st] = struct{}{}
-		s.mu.Unlock()
-		return st
 	}
 	s.mu.Unlock()
+	if closing == nil {
+		return st, nil
+	}
 	q.CancelRead(s.wire(muxer.StreamShutdown))
 	q.CancelWrite(s.wire(muxer.StreamShutdown))
-	return nil
+	return nil, closing
 }
 
 // remove forgets a stream that has ended, but for when the peer may not have read it yet.
@@ -153,7 +147,7 @@ func (s *Session) Serve(accept func(muxer.Stream)) error {
 			s.mu.Unlock()
 			return s.reason(err)
 		}
-		if st := s.add(q, false); st != nil {
+		if st, err := s.add(q, false); err == nil {
 			accept(st)
 		}
 	}
@@ -198,8 +192,14 @@ func (s *Session) End(why *muxer.SessionError, wire uint64) {
 // Settle waits until what has just been written has arrived, as far as one can tell.
 func (s *Session) Settle(ctx context.Context) error { return s.settle(ctx, time.Now()) }
 
-// Reason tells why an operation on the connection failed, in errors of package muxer.
-func (s *Session) Reason(err error) error { return s.reason(err) }
+// Reason tells why a call on the connection failed that ends with ctx: the cause of that,
+// or, once the session has ended, an error of package muxer.
+func (s *Session) Reason(ctx context.Context, err error) error {
+	if s.conn.Context().Err() == nil && ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	return s.reason(err)
+}
 
 func (s *Session) wire(c muxer.Code) quic.StreamErrorCode {
 	return quic.StreamErrorCode(s.dialect.Wire(c))
@@ -363,13 +363,10 @@ func (s *Session) SendDatagram(b []byte) error {
 // ReceiveDatagram implements transport.Datagrams.
 func (s *Session) ReceiveDatagram(ctx context.Context) ([]byte, error) {
 	b, err := s.conn.ReceiveDatagram(ctx)
-	switch {
-	case err == nil:
-		return b, nil
-	case s.conn.Context().Err() == nil && ctx.Err() != nil:
-		return nil, context.Cause(ctx)
+	if err != nil {
+		return nil, s.Reason(ctx, err)
 	}
-	return nil, s.reason(err)
+	return b, nil
 }
 
 // MaxDatagram implements transport.Datagrams.

@@ -31,13 +31,13 @@ const (
 	// takes at most twice as long.
 	handshakeIdle = 5 * time.Second
 
-	// Idle is how long a peer may be silent before it is given up. It is asked for a
+	// idle is how long a peer may be silent before it is given up. It is asked for a
 	// sign of life after half of that. go-libp2p: 30 s and 15 s.
-	Idle = 30 * time.Second
+	idle = 30 * time.Second
 
-	// Streams is how many streams a peer may have open in a connection, and
+	// maxStreams is how many streams a peer may have open in a connection, and
 	// uniStreams how many that go one way, which HTTP/3 needs three of.
-	Streams    = 256
+	maxStreams = 256
 	uniStreams = 5
 
 	// Bytes that are held for a slow reader, of a stream and in a connection. The
@@ -53,11 +53,11 @@ const (
 	// the IPv6 minimum size". https://www.rfc-editor.org/rfc/rfc9000#section-14
 	firstPacket = 1200
 
-	// Handshakes is how many inbound connections may be in their handshakes on one
+	// maxHandshakes is how many inbound connections may be in their handshakes on one
 	// port. Further ones are refused. From retries on, a peer has to prove first
 	// that it can be reached where it says, which costs it a round trip.
-	Handshakes = 512
-	retries    = 64
+	maxHandshakes = 512
+	retries       = 64
 
 	// backlog is how many connections of one ALPN protocol wait to be accepted. Further
 	// ones are closed.
@@ -67,8 +67,8 @@ const (
 	knownPeers = 256
 )
 
-// ErrHandshakes means that too many inbound connections are in their handshakes.
-var ErrHandshakes = errors.New("quic: too many handshakes under way")
+// errHandshakes means that too many inbound connections are in their handshakes.
+var errHandshakes = errors.New("quic: too many handshakes under way")
 
 // config is for both ALPN protocols: which one it will be is not known in time to
 // choose.
@@ -76,9 +76,9 @@ func config() *quic.Config {
 	return &quic.Config{
 		Versions:                   []quic.Version{quic.Version1},
 		HandshakeIdleTimeout:       handshakeIdle,
-		MaxIdleTimeout:             Idle,
-		KeepAlivePeriod:            Idle / 2,
-		MaxIncomingStreams:         Streams,
+		MaxIdleTimeout:             idle,
+		KeepAlivePeriod:            idle / 2,
+		MaxIncomingStreams:         maxStreams,
 		MaxIncomingUniStreams:      uniStreams,
 		MaxStreamReceiveWindow:     streamWindow,
 		MaxConnectionReceiveWindow: connWindow,
@@ -181,9 +181,9 @@ type handshakeKey struct{}
 
 // begin counts the handshakes of inbound connections.
 func (q *Port) begin(ctx context.Context, _ *quic.ClientInfo) (context.Context, error) {
-	if q.handshakes.Add(1) > Handshakes {
+	if q.handshakes.Add(1) > maxHandshakes {
 		q.handshakes.Add(-1)
-		return nil, ErrHandshakes
+		return nil, errHandshakes
 	}
 	h := &handshake{port: q}
 	context.AfterFunc(ctx, h.over) // it failed

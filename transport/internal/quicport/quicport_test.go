@@ -491,12 +491,12 @@ func TestHandshakesBound(t *testing.T) {
 		}
 		c.CloseWithError(0, "")
 
-		for q.handshakes.Load() < Handshakes {
-			begin(min(100, Handshakes-int(q.handshakes.Load())))
+		for q.handshakes.Load() < maxHandshakes {
+			begin(min(100, maxHandshakes-int(q.handshakes.Load())))
 		}
 		begin(20)
-		if n := q.handshakes.Load(); n != Handshakes {
-			t.Errorf("%d handshakes, want %d at most", n, Handshakes)
+		if n := q.handshakes.Load(); n != maxHandshakes {
+			t.Errorf("%d handshakes, want %d at most", n, maxHandshakes)
 		}
 		_, err = client.dial(t.Context(), "a")
 		if !errors.Is(reason(err), syscall.ECONNREFUSED) {
