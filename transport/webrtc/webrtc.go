@@ -49,10 +49,10 @@ import (
 	"sync"
 
 	ma "github.com/multiformats/go-multiaddr"
-	"github.com/multiformats/go-multibase"
 
 	"github.com/plexus-p2p/plexus/peer"
 	"github.com/plexus-p2p/plexus/transport"
+	"github.com/plexus-p2p/plexus/transport/internal/certhash"
 	"github.com/plexus-p2p/plexus/transport/internal/rtc"
 	"github.com/plexus-p2p/plexus/transport/internal/sctp"
 	"github.com/plexus-p2p/plexus/transport/udp"
@@ -102,7 +102,7 @@ func (t *Transport) init() error {
 		}
 		t.muxes = make(map[netip.AddrPort]*mux)
 		if t.cert, t.err = rtc.NewCertificate(t.Key); t.err == nil {
-			t.hash, t.err = certhash(rtc.Fingerprint(t.cert.Certificate[0]))
+			t.hash, t.err = certhash.Component(certhash.Of(t.cert.Certificate[0]))
 		}
 	})
 	return t.err
@@ -191,15 +191,6 @@ func (t *Transport) DialSession(ctx context.Context, to ma.Multiaddr, want peer.
 		return nil, err
 	}
 	return s, nil
-}
-
-// certhash makes a component of an address of a fingerprint.
-func certhash(print []byte) (*ma.Component, error) {
-	s, err := multibase.Encode(multibase.Base64url, print)
-	if err != nil {
-		return nil, err
-	}
-	return ma.NewComponent("certhash", s)
 }
 
 // ListenSession accepts connections. Port 0 lets the system choose one.

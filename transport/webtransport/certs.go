@@ -2,7 +2,6 @@ package webtransport
 
 import (
 	"bytes"
-	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/hkdf"
@@ -11,13 +10,13 @@ import (
 	"crypto/x509"
 	"encoding/binary"
 	"fmt"
-	"io"
 	"math/big"
 	"slices"
 	"sync"
 	"time"
 
 	"github.com/plexus-p2p/plexus/peer"
+	"github.com/plexus-p2p/plexus/transport/internal/certhash"
 )
 
 // Certificates follow each other, and overlap by two hours, so that one in use is good
@@ -115,13 +114,13 @@ func makeCertificate(key peer.PrivKey, from time.Time) (*certificate, error) {
 	if err != nil {
 		return nil, err
 	}
-	der, err := x509.CreateCertificate(nil, &x509.Certificate{
+	der, err := certhash.Create(&x509.Certificate{
 		SerialNumber: new(big.Int).SetBytes(serial),
 		NotBefore:    from,
 		NotAfter:     from.Add(validity),
 		KeyUsage:     x509.KeyUsageDigitalSignature,
 		ExtKeyUsage:  []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
-	}, &x509.Certificate{}, own.Public(), signer{own})
+	}, &x509.Certificate{}, own)
 	if err != nil {
 		return nil, err
 	}
@@ -131,7 +130,7 @@ func makeCertificate(key peer.PrivKey, from time.Time) (*certificate, error) {
 	}
 	return &certificate{
 		tls:  tls.Certificate{Certificate: [][]byte{der}, PrivateKey: own, Leaf: leaf},
-		hash: hashOf(der),
+		hash: certhash.Of(der),
 	}, nil
 }
 
@@ -152,20 +151,6 @@ func deriveKey(secret []byte) (*ecdsa.PrivateKey, error) {
 	}
 }
 
-// signer signs the same with the same signature each time: without randomness, crypto/ecdsa
-// does as RFC 6979 says.
-type signer struct{ *ecdsa.PrivateKey }
-
-func (s signer) Sign(_ io.Reader, digest []byte, opts crypto.SignerOpts) ([]byte, error) {
-	return s.PrivateKey.Sign(nil, digest, opts)
-}
-
-// hashOf returns the multihash of a certificate: sha2-256.
-func hashOf(der []byte) []byte {
-	h := sha256.Sum256(der)
-	return append([]byte{0x12, sha256.Size}, h[:]...)
-}
-
 // checkCertificate holds the certificate of a server to the hashes of its address.
 //
 // "the certificate's total validity period [must] not exceed two weeks", "the current
@@ -176,7 +161,7 @@ func checkCertificate(chain []*x509.Certificate, hashes [][]byte, now time.Time)
 		return fmt.Errorf("%w: there is none", ErrCertificate)
 	}
 	c := chain[0]
-	h := hashOf(c.Raw)
+	h := certhash.Of(c.Raw)
 	switch {
 	case !slices.ContainsFunc(hashes, func(w []byte) bool { return bytes.Equal(h, w) }):
 		return fmt.Errorf("%w: its hash is not one of the address", ErrCertificate)

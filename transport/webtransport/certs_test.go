@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/plexus-p2p/plexus/peer"
+	"github.com/plexus-p2p/plexus/transport/internal/certhash"
 )
 
 func seeded(t testing.TB, b byte) peer.PrivKey {
@@ -116,18 +117,18 @@ func TestCheckCertificate(t *testing.T) {
 	}
 	const day = 24 * time.Hour
 	good := cert(-day, 13*day, key.Public(), key)
-	other := hashOf([]byte("other"))
+	other := certhash.Of([]byte("other"))
 	for _, c := range []struct {
 		name   string
 		chain  []*x509.Certificate
 		hashes [][]byte
 		ok     bool
 	}{
-		{"good", []*x509.Certificate{good}, [][]byte{other, hashOf(good.Raw)}, true},
-		{"others behind it", []*x509.Certificate{good, cert(-day, day, key.Public(), key)}, [][]byte{hashOf(good.Raw)}, true},
-		{"another first", []*x509.Certificate{cert(-day, day, key.Public(), key), good}, [][]byte{hashOf(good.Raw)}, false},
+		{"good", []*x509.Certificate{good}, [][]byte{other, certhash.Of(good.Raw)}, true},
+		{"others behind it", []*x509.Certificate{good, cert(-day, day, key.Public(), key)}, [][]byte{certhash.Of(good.Raw)}, true},
+		{"another first", []*x509.Certificate{cert(-day, day, key.Public(), key), good}, [][]byte{certhash.Of(good.Raw)}, false},
 		{"another hash", []*x509.Certificate{good}, [][]byte{other}, false},
-		{"a hash of another kind", []*x509.Certificate{good}, [][]byte{append([]byte{0x13}, hashOf(good.Raw)[1:]...)}, false},
+		{"a hash of another kind", []*x509.Certificate{good}, [][]byte{append([]byte{0x13}, certhash.Of(good.Raw)[1:]...)}, false},
 		{"no hash", []*x509.Certificate{good}, nil, false},
 		{"none", nil, [][]byte{other}, false},
 		{"expired", []*x509.Certificate{cert(-2*day, -time.Minute, key.Public(), key)}, nil, false},
@@ -136,7 +137,7 @@ func TestCheckCertificate(t *testing.T) {
 		{"RSA", []*x509.Certificate{cert(-day, day, rsaKey.Public(), rsaKey)}, nil, false},
 	} {
 		if c.hashes == nil && len(c.chain) > 0 && c.name != "no hash" {
-			c.hashes = [][]byte{hashOf(c.chain[0].Raw)}
+			c.hashes = [][]byte{certhash.Of(c.chain[0].Raw)}
 		}
 		if err := checkCertificate(c.chain, c.hashes, now); (err == nil) != c.ok || !c.ok && !errors.Is(err, ErrCertificate) {
 			t.Errorf("%s: %v", c.name, err)
@@ -145,7 +146,7 @@ func TestCheckCertificate(t *testing.T) {
 }
 
 func TestCheckVouched(t *testing.T) {
-	a, b, c := hashOf([]byte("a")), hashOf([]byte("b")), hashOf([]byte("c"))
+	a, b, c := certhash.Of([]byte("a")), certhash.Of([]byte("b")), certhash.Of([]byte("c"))
 	for _, x := range []struct {
 		hashes, theirs [][]byte
 		ok             bool

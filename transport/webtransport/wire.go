@@ -16,6 +16,7 @@ import (
 
 	"github.com/plexus-p2p/plexus/muxer"
 	"github.com/plexus-p2p/plexus/transport"
+	"github.com/plexus-p2p/plexus/transport/internal/certhash"
 )
 
 var webTransport = ma.StringCast("/quic-v1/webtransport")
@@ -28,13 +29,11 @@ func withHashes(at netip.AddrPort, hashes ...[]byte) ma.Multiaddr {
 	}
 	m := udp.Encapsulate(webTransport)
 	for _, h := range hashes {
-		b := binary.AppendUvarint(nil, ma.P_CERTHASH)
-		b = binary.AppendUvarint(b, uint64(len(h)))
-		c, err := ma.NewMultiaddrBytes(append(b, h...))
+		c, err := certhash.Component(h)
 		if err != nil {
 			return nil
 		}
-		m = append(m, c...)
+		m = append(m, *c)
 	}
 	return m
 }

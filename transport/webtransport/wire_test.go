@@ -14,9 +14,10 @@ import (
 	"github.com/quic-go/quic-go/http3"
 
 	"github.com/plexus-p2p/plexus/muxer"
+	"github.com/plexus-p2p/plexus/transport/internal/certhash"
 )
 
-var hashA, hashB = hashOf([]byte("a")), hashOf([]byte("b"))
+var hashA, hashB = certhash.Of([]byte("a")), certhash.Of([]byte("b"))
 
 func TestAddr(t *testing.T) {
 	at := netip.MustParseAddrPort("192.0.2.7:4001")

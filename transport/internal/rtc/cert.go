@@ -1,7 +1,6 @@
 package rtc
 
 import (
-	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/hkdf"
@@ -11,13 +10,11 @@ import (
 	"crypto/x509/pkix"
 	"encoding/binary"
 	"fmt"
-	"io"
 	"math/big"
 	"time"
 
-	"github.com/multiformats/go-multihash"
-
 	"github.com/plexus-p2p/plexus/peer"
+	"github.com/plexus-p2p/plexus/transport/internal/certhash"
 )
 
 // NewCertificate derives the certificate of a host from its key, so that its addresses
@@ -46,25 +43,9 @@ func NewCertificate(key peer.PrivKey) (*tls.Certificate, error) {
 		NotAfter:           time.Date(2120, 1, 1, 0, 0, 0, 0, time.UTC),
 		SignatureAlgorithm: x509.ECDSAWithSHA256,
 	}
-	der, err := x509.CreateCertificate(nil, template, template, priv.Public(), repeatable{priv})
+	der, err := certhash.Create(template, template, priv)
 	if err != nil {
 		return nil, fmt.Errorf("webrtc: certificate: %w", err)
 	}
 	return &tls.Certificate{Certificate: [][]byte{der}, PrivateKey: priv}, nil
-}
-
-// repeatable signs the same with the same signature each time (RFC 6979).
-type repeatable struct{ *ecdsa.PrivateKey }
-
-func (r repeatable) Sign(_ io.Reader, digest []byte, opts crypto.SignerOpts) ([]byte, error) {
-	return r.PrivateKey.Sign(nil, digest, opts)
-}
-
-// Fingerprint is the multihash of a certificate.
-//
-// "the multihash […] of the certificate"
-// https://github.com/libp2p/specs/blob/master/webrtc/webrtc-direct.md#connection-security
-func Fingerprint(der []byte) []byte {
-	sum := sha256.Sum256(der)
-	return append([]byte{multihash.SHA2_256, sha256.Size}, sum[:]...)
 }

@@ -20,6 +20,8 @@ import (
 	"github.com/pion/dtls/v3"
 	"github.com/pion/dtls/v3/pkg/crypto/prf"
 	"github.com/pion/logging"
+
+	"github.com/plexus-p2p/plexus/transport/internal/certhash"
 )
 
 // Content types of records.
@@ -98,7 +100,7 @@ func Secure(ctx context.Context, path net.Conn, client bool, own *tls.Certificat
 		dtls.WithVerifyPeerCertificate(func(certs [][]byte, _ [][]*x509.Certificate) error {
 			if len(certs) == 0 {
 				failed = errors.New("webrtc: the peer has no certificate")
-			} else if c.peer = certs[0]; hash != nil && !bytes.Equal(Fingerprint(c.peer), hash) {
+			} else if c.peer = certs[0]; hash != nil && !bytes.Equal(certhash.Of(c.peer), hash) {
 				failed = ErrCertHash
 			}
 			return failed

@@ -25,6 +25,7 @@ import (
 	"github.com/plexus-p2p/plexus/security"
 	"github.com/plexus-p2p/plexus/security/noise"
 	"github.com/plexus-p2p/plexus/transport"
+	"github.com/plexus-p2p/plexus/transport/internal/certhash"
 	"github.com/plexus-p2p/plexus/transport/internal/sctp"
 )
 
@@ -144,7 +145,7 @@ func (s *Session) Start(key peer.PubKey) {
 // "the Noise handshake […] prologue: libp2p-webrtc-noise:<FINGERPRINTS>", A's and B's.
 // https://github.com/libp2p/specs/blob/master/webrtc/webrtc-direct.md#connection-security
 func (s *Session) Authenticate(ctx context.Context, key peer.PrivKey, want peer.ID) error {
-	client, server := Fingerprint(s.conn.own), Fingerprint(s.conn.peer)
+	client, server := certhash.Of(s.conn.own), certhash.Of(s.conn.peer)
 	if !s.client {
 		client, server = server, client
 	}

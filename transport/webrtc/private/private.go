@@ -36,6 +36,7 @@ import (
 	"github.com/plexus-p2p/plexus/peer"
 	"github.com/plexus-p2p/plexus/security"
 	"github.com/plexus-p2p/plexus/transport"
+	"github.com/plexus-p2p/plexus/transport/internal/certhash"
 	"github.com/plexus-p2p/plexus/transport/internal/rtc"
 	"github.com/plexus-p2p/plexus/transport/internal/sctp"
 )
@@ -243,7 +244,7 @@ func (t *Transport) negotiate(ctx context.Context, agent *ice.Agent, sig *signal
 	if err != nil {
 		return nil, err
 	}
-	own := description{ufrag: ufrag, pwd: pwd, print: rtc.Fingerprint(t.cert.Certificate[0]), setup: "actpass", mid: "0"}
+	own := description{ufrag: ufrag, pwd: pwd, print: certhash.Of(t.cert.Certificate[0]), setup: "actpass", mid: "0"}
 	var theirs description
 	if dialer {
 		// "A creates an SDP offer […] B […] answers".

@@ -17,6 +17,7 @@ import (
 	"github.com/plexus-p2p/plexus/muxer"
 	"github.com/plexus-p2p/plexus/peer"
 	"github.com/plexus-p2p/plexus/security"
+	"github.com/plexus-p2p/plexus/transport/internal/certhash"
 	"github.com/plexus-p2p/plexus/transport/internal/rtc"
 	"github.com/plexus-p2p/plexus/transport/transporttest"
 )
@@ -121,7 +122,7 @@ func TestWrongPeer(t *testing.T) {
 
 // What makes no sense ends the signaling, with an error that says so.
 func TestBadSignaling(t *testing.T) {
-	good := description{ufrag: "abcd", pwd: strings.Repeat("x", 22), print: rtc.Fingerprint(nil), setup: "actpass", mid: "0"}
+	good := description{ufrag: "abcd", pwd: strings.Repeat("x", 22), print: certhash.Of(nil), setup: "actpass", mid: "0"}
 	message := func(typ uint64, data string) []byte {
 		return pb.AppendDelimited(nil, pb.AppendBytes(pb.AppendUvarint(nil, 1, typ), 2, data))
 	}
@@ -170,7 +171,7 @@ func TestFingerprint(t *testing.T) {
 	open := client.Open
 	client.Open = func(ctx context.Context, to ma.Multiaddr, want peer.ID) (net.Conn, peer.PubKey, error) {
 		c, key, err := open(ctx, to, want)
-		return &forger{Conn: c, from: description{print: rtc.Fingerprint(client.cert.Certificate[0])}, to: description{print: rtc.Fingerprint(other.Certificate[0])}}, key, err
+		return &forger{Conn: c, from: description{print: certhash.Of(client.cert.Certificate[0])}, to: description{print: certhash.Of(other.Certificate[0])}}, key, err
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
@@ -203,7 +204,7 @@ func (f *forger) Write(b []byte) (int, error) {
 
 // FuzzSignal: whatever is signaled is understood, or an error.
 func FuzzSignal(f *testing.F) {
-	d := description{ufrag: "abcd", pwd: strings.Repeat("x", 22), print: rtc.Fingerprint(nil), setup: "actpass", mid: "0"}
+	d := description{ufrag: "abcd", pwd: strings.Repeat("x", 22), print: certhash.Of(nil), setup: "actpass", mid: "0"}
 	f.Add(pb.AppendBytes(pb.AppendUvarint(nil, 1, signalOffer), 2, d.String()))
 	f.Add(pb.AppendBytes(pb.AppendUvarint(nil, 1, signalCandidate), 2, `{"candidate":"candidate:1 1 udp 1 127.0.0.1 1 typ host"}`))
 	f.Fuzz(func(t *testing.T, b []byte) {
