@@ -57,7 +57,7 @@ func SaveKey(path string, k PrivKey) (err error) {
 	}
 	f, err := os.CreateTemp(dir, "."+name+".*") // mode 0600
 	if err != nil {
-		return err
+		return keyError("save key", path, err)
 	}
 	defer os.Remove(f.Name())
 	_, err = f.Write(k.Bytes())
@@ -68,7 +68,7 @@ func SaveKey(path string, k PrivKey) (err error) {
 		err = cerr
 	}
 	if err != nil {
-		return err
+		return keyError("save key", path, err)
 	}
 	// Not Rename, which would replace what another process has put there meanwhile.
 	if err := os.Link(f.Name(), path); err != nil {
@@ -108,5 +108,8 @@ func LoadOrCreateKey(path string) (PrivKey, error) {
 }
 
 func keyError(op, path string, err error) error {
+	if inner, ok := errors.AsType[*fs.PathError](err); ok {
+		err = inner.Err // it tells of a temporary file that nobody knows
+	}
 	return &fs.PathError{Op: op, Path: path, Err: err}
 }

@@ -26,6 +26,9 @@ Examples:
 }
 
 func (c *catCmd) Run(e *env) error {
+	if c.Proto == "" {
+		return &failure{Kind: kindUsage, Text: "PROTO is empty"}
+	}
 	cl, err := e.connect(c.Addr)
 	if err != nil {
 		return err

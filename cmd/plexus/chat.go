@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"maps"
 	"os"
 	"slices"
 	"strings"
@@ -496,6 +495,10 @@ func (r *room) command(ctx context.Context, verb, arg string) bool {
 	case "who", "w":
 		r.who()
 	case "nick":
+		if arg == "" {
+			r.note("which name? Type /nick NAME")
+			break
+		}
 		n, err := nickOf(arg)
 		if err != nil {
 			r.note("%v", err)
@@ -526,8 +529,7 @@ func (r *room) command(ctx context.Context, verb, arg string) bool {
 func (r *room) who() {
 	now := time.Now()
 	var lines []string
-	for _, id := range slices.Sorted(maps.Keys(r.persons)) {
-		p := r.persons[id]
+	for id, p := range r.persons {
 		if !p.here(now) {
 			continue
 		}
@@ -543,6 +545,10 @@ func (r *room) who() {
 
 // connect connects to somebody in the background.
 func (r *room) connect(ctx context.Context, addr string) {
+	if addr == "" {
+		r.note("to whom? Type /connect ADDR")
+		return
+	}
 	to, err := parseAddr(addr)
 	if err != nil {
 		r.note("%v", describe(err).Text)
@@ -561,14 +567,8 @@ func (r *room) connect(ctx context.Context, addr string) {
 
 // hello is what the screen begins with.
 func (r *room) hello(topic string) {
-	if r.e.JSON {
-		r.m.tell(r.e.out)
-		return
-	}
-	if !r.screen.terminal() {
-		if len(r.m.peers) == 0 {
-			r.m.tell(r.e.notes)
-		}
+	if r.e.JSON || !r.screen.terminal() {
+		r.m.announce()
 		return
 	}
 	r.note("%s. You are %s (%s); /help says what else there is.", clean(topic), r.nick, r.m.ID().Short())

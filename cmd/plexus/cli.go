@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"io"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -84,7 +85,7 @@ func runOn(ctx context.Context, network transport.Network, args []string, stdin 
 		err = kctx.Selected().Target.Addr().Interface().(verb).Run(e)
 	}
 	if err == nil {
-		err = e.out.err
+		err = e.out.failed()
 	}
 	if err == nil {
 		return 0
@@ -95,6 +96,15 @@ func runOn(ctx context.Context, network transport.Network, args []string, stdin 
 		return 2
 	}
 	return 1
+}
+
+// news is where a verb says what is no result of it: standard error, or with --json, where
+// each line says what it is, standard output.
+func (e *env) news() *printer {
+	if e.JSON {
+		return e.out
+	}
+	return e.notes
 }
 
 // hint says what to do next to a person at a terminal, and to nobody else.
@@ -141,12 +151,16 @@ func parse(f *flags, args []string, stdout, stderr io.Writer) (kctx *kong.Contex
 		if verb := verbOf(k, args); verb != "" {
 			more = "plexus " + verb + " --help"
 		}
-		return nil, false, &failure{Kind: kindUsage, Text: strings.ReplaceAll(err.Error(), "\n", " ") + "; see " + more}
+		text := dashed.ReplaceAllString(strings.ReplaceAll(err.Error(), "\n", " "), "$1 is read as a flag; if it is the value, write $2")
+		return nil, false, &failure{Kind: kindUsage, Text: text + "; see " + more}
 	case f.Timeout < 0:
 		return nil, false, &failure{Kind: kindUsage, Text: "--timeout is negative"}
 	}
 	return kctx, false, nil
 }
+
+// dashed is what kong says of a value that begins with a dash.
+var dashed = regexp.MustCompile(`expected \w+ value but got (".*") \((?:short|long) flag\); perhaps try (.*)\?$`)
 
 // verbOf names the verb in args, as far as there is one.
 func verbOf(k *kong.Kong, args []string) string {

@@ -249,6 +249,7 @@ var errNowhere = errors.New("it says who, but not where: put an address before /
 // badAddr says that s is not an address and, where it can be guessed, what was meant.
 func badAddr(s string, err error) error {
 	why := strings.TrimPrefix(err.Error(), fmt.Sprintf("failed to parse multiaddr %q: ", s))
+	why, _, _ = strings.Cut(why, ": failed to parse") // what follows repeats the value
 	if hint := multiaddrFor(s); hint != "" {
 		why = "did you mean " + hint + "?"
 	}

@@ -7,6 +7,7 @@ import (
 	"io"
 	"io/fs"
 	"net"
+	"os"
 	"strings"
 	"syscall"
 	"time"
@@ -67,8 +68,12 @@ func (t *trial) Unwrap() error { return t.err }
 
 // describe turns any error into a failure.
 func describe(err error) *failure {
+	t, ok := errors.AsType[*trial](err)
+	if ok {
+		err = t.err
+	}
 	k, why := reason(err)
-	if t, ok := errors.AsType[*trial](err); ok {
+	if ok {
 		why = "cannot " + t.what + ": " + why
 	}
 	return &failure{Kind: k, Text: clean(strings.ReplaceAll(why, "\n", "; "))}
@@ -93,6 +98,10 @@ func reason(err error) (kind, string) {
 		refused    *plexus.NegotiationError
 	)
 	switch {
+	case errors.As(err, &file) && file.Path == os.Stdout.Name():
+		return kindFailed, "standard output: " + file.Err.Error()
+	case errors.As(err, &file) && file.Path == os.Stdin.Name():
+		return kindFailed, "standard input: " + file.Err.Error()
 	case errors.As(err, &mismatch):
 		return kindWrongPeer, fmt.Sprintf("the wrong peer answers: wanted %s, got %s", mismatch.Want, mismatch.Got)
 	case errors.Is(err, plexus.ErrSelf):
@@ -115,6 +124,8 @@ func reason(err error) (kind, string) {
 		return kindUnreachable, "unreachable: there is no route to it"
 	case isErrno(err, syscall.EADDRINUSE, 10048):
 		return kindInUse, "somebody listens there already"
+	case isErrno(err, syscall.EADDRNOTAVAIL, 10049):
+		return kindFailed, "this machine has no such address"
 	case isTimeout(err):
 		return kindTimeout, "timeout: no answer in time"
 	case errors.Is(err, plexus.ErrNotSupported):
@@ -128,7 +139,7 @@ func reason(err error) (kind, string) {
 		return kindLost, "the peer hung up: " + root(err)
 	case errors.Is(err, security.ErrHandshake):
 		return kindHandshake, "the handshake failed: " + root(err)
-	case errors.As(err, &file): // verbs read no other files
+	case errors.As(err, &file): // verbs use no other files
 		return kindKey, fmt.Sprintf("key file %s: %v", file.Path, file.Err)
 	}
 	return kindFailed, strings.TrimPrefix(err.Error(), "plexus: ")

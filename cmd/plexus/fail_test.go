@@ -4,6 +4,8 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
+	"io/fs"
 	"net"
 	"net/netip"
 	"os"
@@ -158,6 +160,18 @@ func TestFailures(t *testing.T) {
 			name: "listen where somebody does", args: []string{"up", "--listen", at}, kind: kindInUse,
 			want: []string{"cannot listen on " + at, "somebody listens there already"},
 		}, {
+			name: "listen on another machine's address", args: []string{"up", "--listen", "/ip4/192.0.2.1/tcp/0"}, kind: kindFailed,
+			want: []string{"plexus: cannot listen on /ip4/192.0.2.1/tcp/0: this machine has no such address"},
+		}, {
+			name: "no folder for the key", args: []string{"up", "--key", filepath.Join(t.TempDir(), "none", "key")}, kind: kindKey,
+			want: []string{filepath.Join("none", "key") + ": no such file"},
+		}, {
+			name: "no such port", args: []string{"ping", "/ip4/127.0.0.1/tcp/99999"}, kind: kindAddress, status: 2,
+			want: []string{`is not an address: invalid value "99999" for protocol tcp` + "\n"},
+		}, {
+			name: "no protocol ID", args: []string{"cat", addr, ""}, kind: kindUsage, status: 2,
+			want: []string{"PROTO is empty"},
+		}, {
 			name: "nowhere to listen", args: []string{"up", "--listen", "/ip4/127.0.0.1/udp/0/utp"}, kind: kindNoTransport,
 			want: []string{"/ip4/127.0.0.1/udp/0/utp"},
 		},
@@ -193,15 +207,21 @@ func TestFailures(t *testing.T) {
 	}
 }
 
-// nobody is an address on which nothing listens.
+// nobody is an address on which nothing listens. A connection of ours has its port, so
+// that the system gives it to no listener meanwhile, of this test or another process.
 func nobody(t *testing.T) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	l.Close()
-	return tcpAddr(l)
+	t.Cleanup(func() { l.Close() })
+	c, err := net.Dial("tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	return tcpAddr(c.LocalAddr())
 }
 
 // answering is an address where somebody takes connections and says only hello.
@@ -222,16 +242,33 @@ func answering(t *testing.T, hello []byte) string {
 			c.Write(hello)
 		}
 	}()
-	return tcpAddr(l)
+	return tcpAddr(l.Addr())
 }
 
-func tcpAddr(l net.Listener) string {
-	ap := l.Addr().(*net.TCPAddr).AddrPort()
+func tcpAddr(at net.Addr) string {
+	ap := at.(*net.TCPAddr).AddrPort()
 	a, err := transport.Multiaddr(net.TCPAddrFromAddrPort(ap))
 	if err != nil {
 		panic(err)
 	}
 	return a.String()
+}
+
+// What was tried stands once, whatever went wrong.
+func TestDescribe(t *testing.T) {
+	for _, tt := range []struct {
+		err  error
+		want string
+	}{
+		{tried("fly", errors.New("no wings")), "cannot fly: no wings"},
+		{tried("fly", errors.New("no wings\nno wind")), "cannot fly: no wings; no wind"},
+		{tried("send", &fs.PathError{Op: "read", Path: os.Stdin.Name(), Err: errors.New("is a directory")}), "cannot send: standard input: is a directory"},
+		{fmt.Errorf("printer: %w", &fs.PathError{Op: "write", Path: os.Stdout.Name(), Err: errors.New("disk full")}), "standard output: disk full"},
+	} {
+		if got := describe(tt.err); got.Text != tt.want || got.Kind != kindFailed {
+			t.Errorf("got %q, kind %q; want %q", got.Text, got.Kind, tt.want)
+		}
+	}
 }
 
 // A full disk or a closed pipe is no success.

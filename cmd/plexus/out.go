@@ -61,6 +61,13 @@ func (p *printer) print(r record) {
 	}
 }
 
+// failed returns the first error in printing.
+func (p *printer) failed() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.err
+}
+
 // say prints what only people want to read.
 func (p *printer) say(format string, args ...any) {
 	if p.json {

@@ -101,7 +101,7 @@ func (c *pingCmd) Run(e *env) error {
 	defer p.stop()
 	tick := time.NewTicker(max(c.Interval, 1))
 	defer tick.Stop()
-	for c.Count == 0 || sum.Sent < c.Count {
+	for (c.Count == 0 || sum.Sent < c.Count) && e.out.failed() == nil {
 		if sum.Sent > 0 {
 			select {
 			case <-tick.C:

@@ -72,7 +72,7 @@ func (c *pubCmd) Run(e *env) (err error) {
 		return err
 	}
 	if len(m.peers) == 0 {
-		m.tell(e.notes)
+		whereabouts(e.notes, m.Info())
 	}
 	if err := c.wait(e, m); err != nil {
 		return err

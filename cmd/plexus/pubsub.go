@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash/fnv"
+	"io"
 	"log/slog"
 	"strconv"
 	"strings"
@@ -43,6 +45,9 @@ type member struct {
 
 // join makes a node that has joined a topic, and is connected to nobody yet. Close it.
 func (f *pubsubFlags) join(e *env, topic string, g gossipsub.Config, cfg pubsub.Config) (*member, error) {
+	if topic == "" {
+		return nil, &failure{Kind: kindUsage, Text: "TOPIC is empty"}
+	}
 	m := &member{e: e, keep: func() {}}
 	for _, a := range f.Peer {
 		to, err := parseAddr(a)
@@ -152,12 +157,11 @@ func (m *member) keepConnected(ctx context.Context, to peer.AddrInfo) {
 	}
 }
 
-// tell says how others get to this node.
-func (m *member) tell(out *printer) {
-	i := m.Info()
-	out.print(me{i.ID})
-	for _, a := range i.Full() {
-		out.print(listens{a.String()})
+// announce says how others get to this node. For people that goes without saying where
+// there is a --peer by which they meet.
+func (m *member) announce() {
+	if len(m.peers) == 0 || m.e.JSON {
+		whereabouts(m.e.news(), m.Info())
 	}
 }
 
@@ -218,9 +222,7 @@ func visible(b []byte) string {
 
 // colourOf is a colour that a peer keeps.
 func colourOf(s style, id peer.ID, text string) string {
-	h := uint32(2166136261)
-	for i := range len(id) {
-		h = (h ^ uint32(id[i])) * 16777619
-	}
-	return s.sgr([...]string{"36", "32", "33", "35", "34", "96", "92", "93", "95", "94"}[h%10], text)
+	h := fnv.New32a()
+	io.WriteString(h, string(id))
+	return s.sgr([...]string{"36", "32", "33", "35", "34", "96", "92", "93", "95", "94"}[h.Sum32()%10], text)
 }

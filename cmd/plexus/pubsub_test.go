@@ -12,10 +12,12 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 	"unicode/utf8"
 
 	"github.com/plexus-p2p/plexus/node"
 	"github.com/plexus-p2p/plexus/peer"
+	"github.com/plexus-p2p/plexus/pubsub"
 )
 
 // running is a verb that runs, until stop or the end of the test. What it prints waits
@@ -291,6 +293,19 @@ func TestTopic(t *testing.T) {
 	}
 }
 
+// A tick that comes late makes no traffic.
+func TestRates(t *testing.T) {
+	begin := time.Now()
+	last := sample{begin, pubsub.Stats{Received: 10, Sent: 1, BytesIn: 100}}
+	now := sample{begin.Add(4 * time.Second), pubsub.Stats{Received: 30, Duplicates: 2, Sent: 1, BytesIn: 500, BytesOut: 8}}
+	if got, want := now.since(last), (rates{Received: 5, Duplicates: 0.5, In: 100, Out: 2}); got != want {
+		t.Errorf("got %+v, want %+v", got, want)
+	}
+	if got := now.since(now); got != (rates{}) {
+		t.Errorf("in no time: %+v", got)
+	}
+}
+
 func TestChat(t *testing.T) {
 	alice, addr := subscribe(t, "chat", "garden", "--nick", "alice")
 	bob := begin(t, "chat", "garden", "--nick", "bob", "-l", loopback, "--peer", addr)
@@ -302,6 +317,9 @@ func TestChat(t *testing.T) {
 		io.WriteString(bob.keys, l[0]+"\n")
 		carol.until(" bob  " + l[1])
 	}
+	io.WriteString(bob.keys, "/nick\n/connect\n") // change nothing
+	bob.until("/nick NAME")
+	bob.until("/connect ADDR")
 	io.WriteString(bob.keys, "/nick robert\n")
 	carol.until("bob is now robert")
 	io.WriteString(bob.keys, "/who\n")

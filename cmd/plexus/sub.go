@@ -94,17 +94,11 @@ func (c *subCmd) Run(e *env) error {
 	if err := m.connect(); err != nil {
 		return err
 	}
-	out := e.notes
-	if e.JSON {
-		out = e.out
-	}
-	if len(m.peers) == 0 || e.JSON {
-		m.tell(out)
-	}
+	m.announce()
 	if e.Verbose {
 		go func() { // ends with e.ctx or m
 			for ch := range m.topic.Watch(e.ctx) {
-				out.print(arrival{ch.Here, ch.Peer})
+				e.news().print(arrival{ch.Here, ch.Peer})
 			}
 		}()
 	}
@@ -149,8 +143,9 @@ func (c *subCmd) print(e *env, sub *pubsub.Subscription) error {
 				return fmt.Errorf("standard output: %w", err)
 			}
 		default:
-			if e.out.print(receivedNow(m)); e.out.err != nil {
-				return e.out.err
+			e.out.print(receivedNow(m))
+			if err := e.out.failed(); err != nil {
+				return err
 			}
 		}
 		if n++; err != nil || n == c.Count {

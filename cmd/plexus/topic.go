@@ -107,6 +107,23 @@ type rates struct {
 	Out        float64 `json:"bytes_out"`
 }
 
+// sample is what pubsub had counted at a time.
+type sample struct {
+	at time.Time
+	pubsub.Stats
+}
+
+// since returns what happened a second between two samples. A tick that comes late
+// makes the time between them longer than the interval.
+func (now sample) since(last sample) rates {
+	span := max(now.at.Sub(last.at), time.Microsecond).Seconds()
+	per := func(now, last uint64) float64 { return float64(now-last) / span }
+	return rates{
+		Received: per(now.Received, last.Received), Duplicates: per(now.Duplicates, last.Duplicates),
+		Sent: per(now.Sent, last.Sent), In: per(now.BytesIn, last.BytesIn), Out: per(now.BytesOut, last.BytesOut),
+	}
+}
+
 func (picture) event() string { return "topic" }
 
 func (r picture) text(s style) string {
@@ -252,30 +269,27 @@ func (c *topicCmd) Run(e *env) error {
 	if err := m.connect(); err != nil {
 		return err
 	}
-	out := e.notes
-	if e.JSON {
-		out = e.out
-	}
-	if len(m.peers) == 0 || e.JSON {
-		m.tell(out)
-	}
+	m.announce()
 	begin := time.Now()
 	tick := time.NewTicker(c.Interval)
 	defer tick.Stop()
-	last, height := m.pubsub.Stats(), 0
-	for n := 0; c.Count == 0 || n < c.Count; n++ {
+	last, height := sample{begin, m.pubsub.Stats()}, 0
+	for n := 0; (c.Count == 0 || n < c.Count) && e.out.failed() == nil; n++ {
 		select {
 		case <-tick.C:
 		case <-e.ctx.Done():
 			return nil
 		}
-		now := m.pubsub.Stats()
-		p := c.look(m, l, now, last)
-		p.Uptime = millis(time.Since(begin))
+		now := sample{time.Now(), m.pubsub.Stats()}
+		p := c.look(m, l)
+		p.Uptime, p.Rates = millis(now.at.Sub(begin)), now.since(last)
+		for r, n := range now.Dropped {
+			p.Dropped[r.String()] = n
+		}
 		last = now
 		height = draw(e.out, p, height)
 	}
-	return e.out.err
+	return nil
 }
 
 // draw prints a picture; on a terminal over the one before, which had so many lines.
@@ -296,19 +310,9 @@ func draw(out *printer, p picture, height int) int {
 	return height
 }
 
-// look makes a picture.
-func (c *topicCmd) look(m *member, l *ledger, now, last pubsub.Stats) picture {
-	per := func(now, last uint64) float64 { return float64(now-last) / c.Interval.Seconds() }
-	p := picture{
-		Topic: c.Topic, Router: c.Router, Peers: []neighbour{}, Dropped: make(map[string]uint64),
-		Rates: rates{
-			Received: per(now.Received, last.Received), Duplicates: per(now.Duplicates, last.Duplicates),
-			Sent: per(now.Sent, last.Sent), In: per(now.BytesIn, last.BytesIn), Out: per(now.BytesOut, last.BytesOut),
-		},
-	}
-	for r, n := range now.Dropped {
-		p.Dropped[r.String()] = n
-	}
+// look makes a picture, but for what pubsub counts.
+func (c *topicCmd) look(m *member, l *ledger) picture {
+	p := picture{Topic: c.Topic, Router: c.Router, Peers: []neighbour{}, Dropped: make(map[string]uint64)}
 	mesh := make(map[peer.ID]bool)
 	for _, id := range m.pubsub.Mesh(c.Topic) {
 		mesh[id] = true

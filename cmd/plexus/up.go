@@ -65,6 +65,14 @@ type listens struct {
 func (listens) event() string         { return "listen" }
 func (r listens) text(s style) string { return r.Addr }
 
+// whereabouts prints who a node is and where.
+func whereabouts(out *printer, i peer.AddrInfo) {
+	out.print(me{i.ID})
+	for _, a := range i.Full() {
+		out.print(listens{a.String()})
+	}
+}
+
 // visit is a connection that came or went.
 type visit struct {
 	what     string
@@ -218,12 +226,15 @@ func (c *upCmd) tell(e *env, info peer.AddrInfo) error {
 			return err
 		}
 		e.out.print(js)
+		if err := e.out.failed(); err != nil {
+			return err
+		}
 		e.hint("A module for browsers, which says how to use it. ^C ends this node.")
 		return nil
 	}
-	e.out.print(me{info.ID})
-	for _, a := range info.Full() {
-		e.out.print(listens{a.String()})
+	whereabouts(e.out, info)
+	if err := e.out.failed(); err != nil {
+		return err
 	}
 	e.hint("Elsewhere: plexus ping, id, perf, explain or cat, with one of these addresses. ^C ends this node.")
 	return nil
