@@ -29,18 +29,13 @@ func main() {
 	}
 }
 
-// start makes a host that routes by pubsub.
-func start() (*plexus.Host, routing.Router, error) {
-	h, err := node.New(node.Config{Listen: []string{"/ip4/127.0.0.1/tcp/0"}})
-	if err != nil {
-		return nil, nil, err
-	}
+// route has a host route by pubsub, until it closes.
+func route(h *plexus.Host) (routing.Router, error) {
 	ps, err := pubsub.New(h, gossipsub.Must(gossipsub.Default()), pubsub.Config{})
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	r, err := gossip.New(h, ps, gossip.Config{Validator: routing.Namespaces{ipns.Prefix: ipns.Validator{}}})
-	return h, r, err // r closes with h
+	return gossip.New(h, ps, gossip.Config{Validator: routing.Namespaces{ipns.Prefix: ipns.Validator{}}})
 }
 
 func run(ctx context.Context, out io.Writer) error {
@@ -48,10 +43,13 @@ func run(ctx context.Context, out io.Writer) error {
 	var routers [3]routing.Router
 	for i := range hosts {
 		var err error
-		if hosts[i], routers[i], err = start(); err != nil {
+		if hosts[i], err = node.New(node.Config{Listen: []string{"/ip4/127.0.0.1/tcp/0"}}); err != nil {
 			return err
 		}
 		defer hosts[i].Close()
+		if routers[i], err = route(hosts[i]); err != nil {
+			return err
+		}
 		if i > 0 {
 			if _, err := hosts[i].Dial(ctx, hosts[i-1].Info()); err != nil {
 				return err

@@ -22,31 +22,35 @@ func main() {
 	}
 }
 
-// join makes a host that is in the topic "weather".
-func join() (*plexus.Host, *pubsub.Topic, error) {
-	h, err := node.New(node.Config{Listen: []string{"/ip4/127.0.0.1/tcp/0"}})
+// join has a host join the topic "weather", until it closes.
+func join(h *plexus.Host) (*pubsub.Topic, error) {
+	ps, err := pubsub.New(h, gossipsub.Must(gossipsub.Default()), pubsub.Config{})
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	ps, err := pubsub.New(h, gossipsub.Must(gossipsub.Default()), pubsub.Config{}) // closes with h
-	if err != nil {
-		return nil, nil, err
-	}
-	t, err := ps.Join("weather", pubsub.TopicConfig{})
-	return h, t, err
+	return ps.Join("weather", pubsub.TopicConfig{})
 }
 
 func run(ctx context.Context, out io.Writer) error {
-	x, here, err := join()
+	loopback := node.Config{Listen: []string{"/ip4/127.0.0.1/tcp/0"}}
+	x, err := node.New(loopback)
 	if err != nil {
 		return err
 	}
 	defer x.Close()
-	y, there, err := join()
+	y, err := node.New(loopback)
 	if err != nil {
 		return err
 	}
 	defer y.Close()
+	here, err := join(x)
+	if err != nil {
+		return err
+	}
+	there, err := join(y)
+	if err != nil {
+		return err
+	}
 
 	// y receives from here on. Its neighbours hear of it when they connect.
 	sub := there.Subscribe()
