@@ -132,7 +132,9 @@ func TestSTUNFlood(t *testing.T) {
 
 // What is not a request of a version that we know gets no answer.
 //
-// "Unknown version […] MUST" not be taken for one that is known.
+// "if B does not recognize the version, or sees no such prefix, it MUST reject the
+// connection rather than guess a version".
+// https://github.com/libp2p/specs/pull/715
 func TestSTUNSilence(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)

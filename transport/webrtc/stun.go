@@ -24,9 +24,6 @@ const (
 // errMalformed means that a message cannot be read. It is dropped.
 var errMalformed = errors.New("webrtc: malformed message")
 
-// ErrVersion means that a STUN request is of no version of WebRTC-direct that we know.
-var ErrVersion = errors.New("webrtc: unknown version of WebRTC-direct")
-
 // credentials are what one end of WebRTC-direct uses for ICE. There is no signalling,
 // so that the server has to infer all from the client's first STUN request.
 type credentials struct {
@@ -65,7 +62,10 @@ func parseUsername(name string) (credentials, error) {
 			return c, fmt.Errorf("%w: password", errMalformed)
 		}
 	default:
-		return c, ErrVersion
+		// "if B does not recognize the version, or sees no such prefix, it MUST reject the
+		// connection rather than guess a version".
+		// https://github.com/libp2p/specs/pull/715
+		return c, fmt.Errorf("%w: unknown version of WebRTC-direct", errMalformed)
 	}
 	return c, nil
 }

@@ -65,10 +65,11 @@ type Conn struct {
 	sentAt time.Time
 }
 
-// direction is what encrypts or decrypts.
+// direction is what encrypts or decrypts. It is used by one goroutine at a time.
 type direction struct {
-	aead cipher.AEAD
-	iv   [4]byte
+	aead       cipher.AEAD
+	nonce      [12]byte // of a record: four bytes from the keys, the rest from the record
+	additional [13]byte // what is authenticated beside its data
 }
 
 // Secure runs the handshake over path, whose reads the returned connection takes over.
@@ -76,12 +77,7 @@ type direction struct {
 // ErrCertHash. It ends when ctx does. On failure path is closed.
 func Secure(ctx context.Context, path net.Conn, client bool, own *tls.Certificate, hash []byte) (*Conn, error) {
 	c := &Conn{path: path, own: own.Certificate[0], seq: firstSeq}
-	hc := newHandshakeConn(path)
-	pumped := make(chan struct{})
-	go func() { // ends when the handshake has, or the path
-		defer close(pumped)
-		c.pump(hc)
-	}()
+	hc := &handshakeConn{path: path, reading: make(chan struct{}, 1)}
 	var failed error // what is wrong with the peer's certificate
 	both := []dtls.Option{
 		dtls.WithCertificates(*own),
@@ -141,22 +137,18 @@ func Secure(ctx context.Context, path net.Conn, client bool, own *tls.Certificat
 	if !client {
 		c.answer = hc.flight() // "[the server] MUST retransmit its final flight"
 	}
-	hc.Close()
+	hc.leave()
 	if err == nil {
-		path.SetReadDeadline(past) // the pump's
-		<-pumped
-		path.SetReadDeadline(time.Time{})
 		c.early = hc.early
 		return c, nil
 	}
 	path.Close()
-	<-pumped
 	switch {
 	case failed != nil:
 		return nil, failed
 	case ctx.Err() != nil:
 		return nil, context.Cause(ctx)
-	case hc.err != nil && !errors.Is(hc.err, os.ErrDeadlineExceeded):
+	case hc.err != nil:
 		return nil, hc.err
 	}
 	return nil, fmt.Errorf("webrtc: DTLS: %v", err)
@@ -211,7 +203,7 @@ func (d *direction) init(key, iv []byte) error {
 	if err != nil {
 		return err
 	}
-	copy(d.iv[:], iv)
+	copy(d.nonce[:], iv)
 	d.aead, err = cipher.NewGCM(block)
 	return err
 }
@@ -257,7 +249,9 @@ func (c *Conn) seal(b []byte, typ byte, data []byte) []byte {
 	b = binary.BigEndian.AppendUint64(b, seq)
 	b = binary.BigEndian.AppendUint16(b, uint16(explicitIV+len(data)+16))
 	b = binary.BigEndian.AppendUint64(b, seq)
-	return c.out.aead.Seal(b, c.out.nonce(seq), data, additional(seq, typ, len(data)))
+	d := &c.out
+	d.record(seq, seq, typ, len(data))
+	return d.aead.Seal(b, d.nonce[:], data, d.additional[:])
 }
 
 // A Batcher is a path that sends several packets more cheaply than one by one.
@@ -294,8 +288,9 @@ func (c *Conn) open(r *record) ([]byte, bool) {
 		return nil, false
 	}
 	body := r.fragment[explicitIV:]
-	nonce := c.in.nonce(binary.BigEndian.Uint64(r.fragment))
-	data, err := c.in.aead.Open(body[:0], nonce, body, additional(r.seq, r.typ, n))
+	d := &c.in
+	d.record(binary.BigEndian.Uint64(r.fragment), r.seq, r.typ, n)
+	data, err := d.aead.Open(body[:0], d.nonce[:], body, d.additional[:])
 	if err != nil {
 		return nil, false
 	}
@@ -303,17 +298,15 @@ func (c *Conn) open(r *record) ([]byte, bool) {
 	return data, true
 }
 
-// nonce is the one of a record: a part from the keys, a part that it carries.
+// record sets up nonce and additional for a record with n bytes of data.
 //
-// https://www.rfc-editor.org/rfc/rfc5288#section-3
-func (d *direction) nonce(explicit uint64) []byte {
-	return binary.BigEndian.AppendUint64(append(make([]byte, 0, 12), d.iv[:]...), explicit)
-}
-
-// additional is what is authenticated beside the data.
-func additional(seq uint64, typ byte, n int) []byte {
-	b := binary.BigEndian.AppendUint64(make([]byte, 0, 13), seq)
-	return append(b, typ, 0xfe, 0xfd, byte(n>>8), byte(n))
+// https://www.rfc-editor.org/rfc/rfc5288#section-3 and
+// https://www.rfc-editor.org/rfc/rfc5246#section-6.2.3.3
+func (d *direction) record(explicit, seq uint64, typ byte, n int) {
+	binary.BigEndian.PutUint64(d.nonce[4:], explicit)
+	a := binary.BigEndian.AppendUint64(d.additional[:0], seq)
+	a = append(a, typ, 0xfe, 0xfd)
+	binary.BigEndian.AppendUint16(a, uint16(n))
 }
 
 // window is which of the latest records have come.
@@ -392,87 +385,19 @@ func (c *Conn) repeat() {
 	}
 }
 
-// pump passes what comes to pion, until the handshake has ended.
-func (c *Conn) pump(hc *handshakeConn) {
-	buf := make([]byte, MaxDatagram)
-	for {
-		n, err := c.path.Read(buf)
-		if err != nil {
-			hc.fail(err)
-			return
-		}
-		early := false
-		for b := buf[:n]; ; {
-			r, rest, ok := nextRecord(b)
-			if !ok {
-				break
-			}
-			early = early || r.typ == recordData
-			b = rest
-		}
-		if !early {
-			hc.put(append([]byte(nil), buf[:n]...))
-			continue
-		}
-		// Data waits for the keys. What is beside it in the datagram does not.
-		keep := append([]byte(nil), buf[:n]...)
-		for b := keep; ; {
-			r, rest, ok := nextRecord(b)
-			if !ok {
-				break
-			}
-			if r.typ != recordData {
-				hc.put(r.raw)
-			}
-			b = rest
-		}
-		hc.stash(keep)
-	}
-}
-
-// handshakeConn is what pion reads and writes.
+// handshakeConn is what pion reads and writes: the path, but for data, which waits for the
+// keys.
 type handshakeConn struct {
-	path   net.Conn
-	queue  chan []byte
-	closed chan struct{}
+	path    net.Conn
+	reading chan struct{} // a turn, held by who reads the path
 
-	mu       sync.Mutex
-	done     bool
-	muted    bool
-	err      error // why nothing comes any more
-	deadline time.Time
-	changed  chan struct{}
-	early    [][]byte
-	sent     [][]byte // since the last packet came
-	fresh    bool     // a packet has come since
-}
-
-func newHandshakeConn(path net.Conn) *handshakeConn {
-	return &handshakeConn{path: path, queue: make(chan []byte, 64), closed: make(chan struct{}), changed: make(chan struct{})}
-}
-
-func (h *handshakeConn) put(b []byte) {
-	select {
-	case h.queue <- b:
-	default:
-	}
-}
-
-func (h *handshakeConn) stash(b []byte) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if len(h.early) < maxEarly {
-		h.early = append(h.early, b)
-	}
-}
-
-func (h *handshakeConn) fail(err error) {
-	h.mu.Lock()
-	if h.err == nil {
-		h.err = err
-	}
-	h.mu.Unlock()
-	h.Close()
+	mu     sync.Mutex
+	closed bool
+	muted  bool
+	err    error    // why nothing comes any more
+	early  [][]byte // data
+	sent   [][]byte // since the last packet came
+	fresh  bool     // a packet has come since
 }
 
 // mute drops what pion writes from now on.
@@ -489,25 +414,56 @@ func (h *handshakeConn) flight() [][]byte {
 	return h.sent
 }
 
+// leave ends what pion reads, and leaves the path without a deadline.
+func (h *handshakeConn) leave() {
+	h.Close()
+	h.reading <- struct{}{} // for good
+	h.path.SetReadDeadline(time.Time{})
+}
+
 func (h *handshakeConn) ReadFrom(p []byte) (int, net.Addr, error) {
+	select {
+	case h.reading <- struct{}{}:
+	default: // only after leave
+		return 0, nil, net.ErrClosed
+	}
+	defer func() { <-h.reading }()
 	for {
-		h.mu.Lock()
-		t, changed := h.deadline, h.changed
-		h.mu.Unlock()
-		if !t.IsZero() && !time.Now().Before(t) {
-			return 0, nil, os.ErrDeadlineExceeded
-		}
-		select {
-		case b := <-h.queue:
-			h.mu.Lock()
-			h.fresh = true
-			h.mu.Unlock()
-			return copy(p, b), h.path.RemoteAddr(), nil
-		case <-h.closed:
-			return 0, nil, net.ErrClosed
-		case <-changed: // pion sets deadlines that have passed, or none
+		n, err := h.path.Read(p)
+		if n, err = h.take(p[:n], err); n > 0 || err != nil {
+			return n, h.path.RemoteAddr(), err
 		}
 	}
+}
+
+// take keeps the data of a datagram, and moves what is pion's to its beginning.
+func (h *handshakeConn) take(b []byte, err error) (n int, _ error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
+		h.err = err
+	}
+	var data []byte
+	for rest := b; ; {
+		r, after, ok := nextRecord(rest)
+		if !ok {
+			break
+		}
+		if r.typ == recordData {
+			data = append(data, r.raw...)
+		} else {
+			n += copy(b[n:], r.raw)
+		}
+		rest = after
+	}
+	if len(data) > 0 && len(h.early) < maxEarly {
+		h.early = append(h.early, data)
+	}
+	if h.closed {
+		return 0, net.ErrClosed
+	}
+	h.fresh = h.fresh || n > 0
+	return n, err
 }
 
 func (h *handshakeConn) WriteTo(b []byte, _ net.Addr) (int, error) {
@@ -526,12 +482,13 @@ func (h *handshakeConn) WriteTo(b []byte, _ net.Addr) (int, error) {
 	return h.path.Write(b)
 }
 
+// Close makes reads fail, whatever deadline pion sets from now on.
 func (h *handshakeConn) Close() error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if !h.done {
-		h.done = true
-		close(h.closed)
+	if !h.closed {
+		h.closed = true
+		h.path.SetReadDeadline(past)
 	}
 	return nil
 }
@@ -540,13 +497,14 @@ func (h *handshakeConn) LocalAddr() net.Addr { return h.path.LocalAddr() }
 
 func (h *handshakeConn) SetDeadline(t time.Time) error { return h.SetReadDeadline(t) }
 
+// SetReadDeadline holds mu, so that Close has the last word.
 func (h *handshakeConn) SetReadDeadline(t time.Time) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.deadline = t
-	close(h.changed)
-	h.changed = make(chan struct{})
-	return nil
+	if h.closed {
+		return nil
+	}
+	return h.path.SetReadDeadline(t)
 }
 
 func (h *handshakeConn) SetWriteDeadline(time.Time) error { return nil }

@@ -27,11 +27,7 @@ func FuzzMessage(f *testing.F) {
 
 // FuzzRecord: records lie within their datagram.
 func FuzzRecord(f *testing.F) {
-	c := &Conn{}
-	if err := c.out.init(make([]byte, 16), make([]byte, 4)); err != nil {
-		f.Fatal(err)
-	}
-	c.in = c.out
+	c := loop(f)
 	f.Add(c.seal(c.seal(nil, recordData, []byte("hello")), recordAlert, []byte{1, 0}))
 	f.Add([]byte{22, 0xfe, 0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff})
 	f.Fuzz(func(t *testing.T, b []byte) {
