@@ -9,6 +9,8 @@ import (
 	"runtime"
 	"syscall"
 	"time"
+
+	"github.com/plexus-p2p/plexus/internal/addrport"
 )
 
 // System is the operating system's [Network]. Its connections are *net.TCPConn and
@@ -84,13 +86,13 @@ func dialTCP(ctx context.Context, local, remote netip.AddrPort) (*net.TCPConn, e
 	if !share && (!local.IsValid() || local.Addr().IsUnspecified()) {
 		// Not bound at all: a socket that is bound first takes its port from all
 		// destinations, and a machine has only so many.
-		c, err := d.DialContext(ctx, network, unmap(remote).String())
+		c, err := d.DialContext(ctx, network, addrport.Unmap(remote).String())
 		if err != nil {
 			return nil, err
 		}
 		return c.(*net.TCPConn), nil
 	}
-	return d.DialTCP(ctx, network, local, unmap(remote))
+	return d.DialTCP(ctx, network, local, addrport.Unmap(remote))
 }
 
 // ListenTCP listens. The port can be shared with [System.DialTCP], but not with
@@ -110,7 +112,7 @@ func (System) ListenTCP(ctx context.Context, on netip.AddrPort) (net.Listener, e
 		})
 	}}
 	lc.SetMultipathTCP(false) // a plain socket cannot share the port of an MPTCP one
-	l, err := lc.Listen(ctx, network, unmap(on).String())
+	l, err := lc.Listen(ctx, network, addrport.Unmap(on).String())
 	if err != nil || !shareLate {
 		return l, err
 	}
@@ -135,7 +137,7 @@ func (System) ListenUDP(ctx context.Context, on netip.AddrPort) (net.PacketConn,
 		return nil, err
 	}
 	var lc net.ListenConfig
-	return lc.ListenPacket(ctx, network, unmap(on).String())
+	return lc.ListenPacket(ctx, network, addrport.Unmap(on).String())
 }
 
 // LookupNetIP resolves as net.DefaultResolver does. IPv4 addresses come as such.
@@ -192,10 +194,6 @@ func network(proto string, a netip.AddrPort) (string, error) {
 		return proto + "6", nil
 	}
 	return "", &net.OpError{Op: "socket", Net: proto, Err: &net.AddrError{Err: "no IP address", Addr: a.String()}}
-}
-
-func unmap(a netip.AddrPort) netip.AddrPort {
-	return netip.AddrPortFrom(a.Addr().Unmap(), a.Port())
 }
 
 func control(c syscall.RawConn, f func(fd uintptr) error) error {

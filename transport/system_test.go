@@ -8,6 +8,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/plexus-p2p/plexus/internal/addrport"
 )
 
 var (
@@ -19,9 +21,9 @@ var (
 func at(a net.Addr) netip.AddrPort {
 	switch a := a.(type) {
 	case *net.TCPAddr:
-		return unmap(a.AddrPort())
+		return addrport.Unmap(a.AddrPort())
 	case *net.UDPAddr:
-		return unmap(a.AddrPort())
+		return addrport.Unmap(a.AddrPort())
 	}
 	panic(a)
 }

@@ -61,6 +61,7 @@ import (
 	ma "github.com/multiformats/go-multiaddr"
 	"github.com/quic-go/quic-go"
 
+	"github.com/plexus-p2p/plexus/internal/addrport"
 	"github.com/plexus-p2p/plexus/peer"
 	"github.com/plexus-p2p/plexus/security/pnet"
 	"github.com/plexus-p2p/plexus/security/tls"
@@ -203,14 +204,6 @@ func (a addr) Multiaddr() ma.Multiaddr {
 
 var quicV1 = ma.StringCast("/quic-v1")
 
-func toAddr(a net.Addr) addr {
-	if u, ok := a.(*net.UDPAddr); ok {
-		at := u.AddrPort()
-		return addr(netip.AddrPortFrom(at.Addr().Unmap(), at.Port()))
-	}
-	return addr{}
-}
-
 // Why a session ended that nobody closed. They are found in its muxer.SessionError.
 var (
 	ErrSilent = quicmux.ErrSilent // the peer does not answer
@@ -238,6 +231,6 @@ func newSession(c *quic.Conn) (*session, error) {
 		c.CloseWithError(0, "")
 		return nil, fmt.Errorf("quic: no identity: %w", err)
 	}
-	s := quicmux.New(c, quicmux.Dialect{}, toAddr(c.LocalAddr()), toAddr(c.RemoteAddr()))
+	s := quicmux.New(c, quicmux.Dialect{}, addr(addrport.Of(c.LocalAddr())), addr(addrport.Of(c.RemoteAddr())))
 	return &session{s, key.ID(), key}, nil
 }

@@ -15,6 +15,7 @@ import (
 
 	ma "github.com/multiformats/go-multiaddr"
 
+	"github.com/plexus-p2p/plexus/internal/addrport"
 	"github.com/plexus-p2p/plexus/transport"
 	"github.com/plexus-p2p/plexus/transport/internal/patient"
 	"github.com/plexus-p2p/plexus/transport/internal/room"
@@ -51,12 +52,11 @@ func (t *Transport) ListenKind(ctx context.Context, on ma.Multiaddr, k Kind) (ne
 	if err != nil {
 		return nil, err
 	}
-	p := &shared{t: t, inner: inner, closed: make(chan struct{}), undecided: room.Room{Max: maxUndecided}}
-	p.left.L = &p.mu
-	if a, ok := inner.Addr().(*net.TCPAddr); ok {
-		p.at = a.AddrPort()
-		p.at = netip.AddrPortFrom(p.at.Addr().Unmap(), p.at.Port())
+	p := &shared{
+		t: t, inner: inner, at: addrport.Of(inner.Addr()), closed: make(chan struct{}),
+		undecided: room.Room{Max: maxUndecided},
 	}
+	p.left.L = &p.mu
 	l := p.add(k)
 	t.mu.Lock()
 	t.ports = append(t.ports, p)

@@ -2,7 +2,8 @@ package udp
 
 import (
 	"net"
-	"net/netip"
+
+	"github.com/plexus-p2p/plexus/internal/addrport"
 )
 
 // What a system call sends at most: packets, as the kernel's limit was at first, and bytes,
@@ -24,10 +25,8 @@ func WriteBatch(c net.PacketConn, b []byte, size int, to net.Addr) error {
 		sock = v.port.sock
 	}
 	u, ok := sock.(*net.UDPConn)
-	at, isUDP := to.(*net.UDPAddr)
-	if ok && isUDP && len(b) > size && len(b) <= min(maxBatch*size, maxBytes) {
-		ap := at.AddrPort()
-		if writeSegments(u, b, size, netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())) {
+	if ok && len(b) > size && len(b) <= min(maxBatch*size, maxBytes) {
+		if writeSegments(u, b, size, addrport.Of(to)) {
 			return nil
 		}
 	}

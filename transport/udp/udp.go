@@ -22,6 +22,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/plexus-p2p/plexus/internal/addrport"
 	"github.com/plexus-p2p/plexus/transport"
 )
 
@@ -105,7 +106,7 @@ type Engine interface {
 // Listen joins the port that is open at this address, or opens it. Port 0 lets the
 // system choose a new one. The caller closes it.
 func (ps *Ports) Listen(ctx context.Context, on netip.AddrPort) (*Port, error) {
-	on = netip.AddrPortFrom(on.Addr().Unmap(), on.Port())
+	on = addrport.Unmap(on)
 	return ps.get(ctx, on, true, func(p *Port) bool { return on.Port() != 0 && p.at == on })
 }
 
@@ -191,16 +192,15 @@ func (ps *Ports) openLocked(ctx context.Context, on netip.AddrPort) (*Port, erro
 	if err != nil {
 		return nil, err
 	}
-	at, ok := sock.LocalAddr().(*net.UDPAddr)
-	if !ok {
+	at := addrport.Of(sock.LocalAddr())
+	if !at.IsValid() {
 		sock.Close()
 		return nil, &net.AddrError{Err: "not a UDP address", Addr: sock.LocalAddr().String()}
 	}
-	ap := at.AddrPort()
 	p := &Port{
 		ports: ps,
 		sock:  sock,
-		at:    netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port()),
+		at:    at,
 		users: 1,
 		gone:  make(chan struct{}),
 	}
@@ -260,7 +260,7 @@ func (p *Port) Close() error {
 
 // WriteTo sends a packet of whatever kind, as hole punching does.
 func (p *Port) WriteTo(b []byte, to netip.AddrPort) error {
-	_, err := p.sock.WriteTo(b, net.UDPAddrFromAddrPort(netip.AddrPortFrom(to.Addr().Unmap(), to.Port())))
+	_, err := p.sock.WriteTo(b, net.UDPAddrFromAddrPort(addrport.Unmap(to)))
 	return err
 }
 

@@ -13,6 +13,7 @@ import (
 
 	"github.com/pion/stun/v3"
 
+	"github.com/plexus-p2p/plexus/internal/addrport"
 	"github.com/plexus-p2p/plexus/internal/slots"
 	"github.com/plexus-p2p/plexus/transport"
 	"github.com/plexus-p2p/plexus/transport/internal/room"
@@ -82,7 +83,7 @@ type listener struct {
 func (t *Transport) listen(ctx context.Context, on netip.AddrPort) (*listener, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	on = netip.AddrPortFrom(on.Addr().Unmap(), on.Port())
+	on = addrport.Unmap(on)
 	m := t.muxes[on]
 	if m == nil {
 		port, err := t.ports.Listen(ctx, on)
@@ -170,7 +171,7 @@ func (m *mux) run() {
 			m.fail()
 			return
 		}
-		at := addrOf(from, nil).at
+		at := addrport.Of(from)
 		if udp.KindOf(buf[:n]) == udp.STUN {
 			m.onSTUN(buf[:n], at, from)
 		} else {
@@ -398,7 +399,7 @@ func (d *dialed) Read(p []byte) (int, error) {
 			time.Sleep(time.Millisecond) // of an earlier packet; it means nothing for the next
 			continue
 		}
-		switch at := addrOf(from, nil).at; {
+		switch at := addrport.Of(from); {
 		case at != d.at:
 		case udp.KindOf(p[:n]) == udp.DTLS:
 			d.mu.Lock()

@@ -44,12 +44,12 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
-	"net"
 	"net/netip"
 	"sync"
 
 	ma "github.com/multiformats/go-multiaddr"
 
+	"github.com/plexus-p2p/plexus/internal/addrport"
 	"github.com/plexus-p2p/plexus/peer"
 	"github.com/plexus-p2p/plexus/transport"
 	"github.com/plexus-p2p/plexus/transport/internal/certhash"
@@ -152,15 +152,6 @@ func (a addr) Multiaddr() ma.Multiaddr {
 
 var webrtcDirect = ma.StringCast("/webrtc-direct")
 
-func addrOf(a net.Addr, hash *ma.Component) addr {
-	u, ok := a.(*net.UDPAddr)
-	if !ok {
-		return addr{}
-	}
-	at := u.AddrPort()
-	return addr{netip.AddrPortFrom(at.Addr().Unmap(), at.Port()), hash}
-}
-
 // DialSession connects, from a new port. It gives up when ctx ends. Somebody else than
 // want is a security.MismatchError.
 func (t *Transport) DialSession(ctx context.Context, to ma.Multiaddr, want peer.ID) (transport.Session, error) {
@@ -185,7 +176,7 @@ func (t *Transport) DialSession(ctx context.Context, to ma.Multiaddr, want peer.
 	if err != nil {
 		return nil, err
 	}
-	s := rtc.NewSession(sec, true, addrOf(c.LocalAddr(), nil), addr{remote, hash})
+	s := rtc.NewSession(sec, true, addr{addrport.Of(c.LocalAddr()), nil}, addr{remote, hash})
 	if err := s.Authenticate(ctx, t.Key, want); err != nil {
 		s.Drop()
 		return nil, err

@@ -69,27 +69,26 @@ func isRequest(r *http.Request) bool {
 	return r.Method == http.MethodGet && has(r.Header, "Upgrade", "websocket") && has(r.Header, "Connection", "upgrade")
 }
 
-// answer takes the connection of a request and answers it. What came after the request
-// is returned, too. Without an error the HTTP server has nothing to do with the
-// connection any more.
-func answer(w http.ResponseWriter, r *http.Request) (c net.Conn, head []byte, err error) {
+// answer takes the connection of a request from the HTTP server and answers it. What came
+// after the request is returned.
+func answer(w http.ResponseWriter, r *http.Request) (head []byte, err error) {
 	key, err := base64.StdEncoding.DecodeString(r.Header.Get("Sec-WebSocket-Key"))
 	h, ok := w.(http.Hijacker)
 	switch {
 	case r.Header.Get("Sec-WebSocket-Version") != "13":
 		w.Header().Set("Sec-WebSocket-Version", "13")
 		http.Error(w, "WebSocket version 13 is spoken here", http.StatusUpgradeRequired)
-		return nil, nil, failed("version %q", r.Header.Get("Sec-WebSocket-Version"))
+		return nil, failed("version %q", r.Header.Get("Sec-WebSocket-Version"))
 	case err != nil || len(key) != 16:
 		http.Error(w, "Sec-WebSocket-Key is not one", http.StatusBadRequest)
-		return nil, nil, failed("key %q", r.Header.Get("Sec-WebSocket-Key"))
+		return nil, failed("key %q", r.Header.Get("Sec-WebSocket-Key"))
 	case !ok:
 		http.Error(w, "HTTP/1.1 is spoken here", http.StatusHTTPVersionNotSupported)
-		return nil, nil, failed("%s", r.Proto)
+		return nil, failed("%s", r.Proto)
 	}
 	c, rw, err := h.Hijack()
 	if err != nil {
-		return nil, nil, failed("%w", err)
+		return nil, failed("%w", err)
 	}
 	head = make([]byte, rw.Reader.Buffered())
 	io.ReadFull(rw.Reader, head)
@@ -98,9 +97,9 @@ func answer(w http.ResponseWriter, r *http.Request) (c net.Conn, head []byte, er
 		accept(r.Header.Get("Sec-WebSocket-Key"))+"\r\n\r\n")
 	if err != nil {
 		c.Close()
-		return nil, nil, failed("%w", err)
+		return nil, failed("%w", err)
 	}
-	return c, head, nil
+	return head, nil
 }
 
 // has tells whether a header that is a list has a token.

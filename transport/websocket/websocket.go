@@ -279,7 +279,7 @@ func (l *listener) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		l.handler.ServeHTTP(w, r)
 		return
 	}
-	_, head, err := answer(w, r)
+	head, err := answer(w, r)
 	if err != nil {
 		l.pending.Remove(raw)
 		return // the peer knows

@@ -13,6 +13,7 @@ import (
 	"github.com/quic-go/quic-go/http3"
 	"github.com/quic-go/quic-go/quicvarint"
 
+	"github.com/plexus-p2p/plexus/internal/addrport"
 	"github.com/plexus-p2p/plexus/muxer"
 	"github.com/plexus-p2p/plexus/peer"
 	"github.com/plexus-p2p/plexus/security"
@@ -57,7 +58,7 @@ func newSession(c *quic.Conn, con connect, id uint64, remote addr) *session {
 		prefix:    quicvarint.Append(nil, id/4),
 		receiving: make(chan struct{}, 1),
 	}
-	local := udpAddr(c.LocalAddr())
+	local := addrport.Of(c.LocalAddr())
 	s.Session = quicmux.New(c, quicmux.Dialect{
 		Prefix:  appendPrefix(nil, id),
 		Parse:   func(b []byte) (int, error) { return parsePrefix(b, id) },
@@ -67,15 +68,6 @@ func newSession(c *quic.Conn, con connect, id uint64, remote addr) *session {
 		Bye:     s.bye,
 	}, fixed(withHashes(local)), remote)
 	return s
-}
-
-// udpAddr is where an end of a connection is.
-func udpAddr(a interface{ String() string }) netip.AddrPort {
-	at, err := netip.ParseAddrPort(a.String())
-	if err != nil {
-		return netip.AddrPort{}
-	}
-	return netip.AddrPortFrom(at.Addr().Unmap(), at.Port())
 }
 
 // bye tells the peer that the session ends, and waits until it hangs up.
@@ -218,7 +210,7 @@ func (t *Transport) server(ctx context.Context, c *quic.Conn) (*session, error) 
 				return
 			}
 			str := w.(http3.HTTPStreamer).HTTPStream() // answers with status 200
-			s = newSession(c, str, uint64(str.StreamID()), fixed(withHashes(udpAddr(c.RemoteAddr()))))
+			s = newSession(c, str, uint64(str.StreamID()), fixed(withHashes(addrport.Of(c.RemoteAddr()))))
 		}),
 	}).NewRawServerConn(c)
 	if err != nil {
