@@ -49,9 +49,7 @@ var relayed = ma.StringCast("/p2p-circuit/webrtc")
 // Two hosts connect by signaling, know each other, and have streams both ways.
 func TestPrivate(t *testing.T) {
 	client, server, l, failed := pair(t)
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
-	defer cancel()
-	c, err := client.DialSession(ctx, relayed, server.Key.ID())
+	c, err := client.DialSession(t.Context(), relayed, server.Key.ID())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -87,7 +85,7 @@ func TestPrivate(t *testing.T) {
 		})
 		for range 20 {
 			wg.Go(func() {
-				st, err := x.Open(ctx)
+				st, err := x.Open(t.Context())
 				if err != nil {
 					t.Error(err)
 					return
@@ -104,7 +102,7 @@ func TestPrivate(t *testing.T) {
 		}
 	}
 	wg.Wait()
-	if err := c.Close(ctx, 7); err != nil {
+	if err := c.Close(t.Context(), 7); err != nil {
 		t.Error(err)
 	}
 	serves.Wait()
