@@ -28,7 +28,10 @@ import (
 )
 
 // The tests here hold the figures that the README states. They count what does
-// not depend on the machine: allocations, writes, bytes, goroutines.
+// not depend on the machine: allocations, writes, bytes, goroutines. A ceiling is
+// at most a quarter above what is measured, so that a step back is seen. Plexus set
+// out for less: 25 allocations and 2 writes a stream, 334 allocations a dial,
+// 2 goroutines and 15 KiB an idle connection, 8 MB and 20 modules.
 
 // counting is the system's network, with the writes to its connections counted.
 type counting struct {
@@ -148,8 +151,8 @@ func TestFigureStream(t *testing.T) {
 	if raceEnabled {
 		return // the race detector allocates
 	}
-	if allocs > 25 {
-		t.Errorf("%.1f allocations, want at most 25", allocs)
+	if allocs > 7.5 {
+		t.Errorf("%.1f allocations, want at most 7.5", allocs)
 	}
 	if writes > 2.05 { // the flush timer may get in between once in a while
 		t.Errorf("%.2f writes, want 2", writes)
@@ -226,8 +229,8 @@ func TestFigureIdle(t *testing.T) {
 	if goroutines > 1 {
 		t.Errorf("%.2f goroutines per end, want 1", goroutines)
 	}
-	if kib > 15 && !raceEnabled {
-		t.Errorf("%.1f KiB per end, want at most 15", kib)
+	if kib > 12 && !raceEnabled {
+		t.Errorf("%.1f KiB per end, want at most 12", kib)
 	}
 }
 
@@ -242,7 +245,7 @@ func TestFigureSize(t *testing.T) {
 		maxModules int
 		without    []string // what no module's path may have in it
 	}{
-		{"tcphost", "a host with TCP, Noise and yamux", 8, 20, []string{"quic", "pion"}},
+		{"tcphost", "a host with TCP, Noise and yamux", 5.8, 20, []string{"quic", "pion"}},
 		{"quicnode", "a default node, with TCP and QUIC", 10, 22, []string{"pion"}},
 		{"webrtchost", "a host with WebRTC-direct alone", 6, 24, []string{"quic-go", "pion/ice"}},
 		{"fullnode", "a node with all transports", 13, 28, []string{"pion/ice"}},

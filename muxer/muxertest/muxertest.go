@@ -1779,8 +1779,6 @@ func (w *waiter) Read(p []byte) (int, error) {
 	return w.Conn.Read(p)
 }
 
-const streamAllocs = 8 // both ends, a ceiling
-
 // Opening, one echo and closing allocate the two ends of the stream and little else.
 func testAllocs(t *testing.T, s Subject) {
 	a, b := TCP(t)
