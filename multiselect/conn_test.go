@@ -149,26 +149,23 @@ func TestStuckFirstWrite(t *testing.T) {
 func TestResume(t *testing.T) {
 	full := header + mEcho
 	t.Run("read", func(t *testing.T) {
-		a, b := newPipe()
-		c := lazy(a, echo)
-		for i := range full {
-			write(t, b, full[i:i+1])
+		synctest.Test(t, func(t *testing.T) {
+			a, b := newPipe()
+			c := lazy(a, echo)
+			for i := range len(full) - 1 {
+				write(t, b, full[i:i+1])
+				c.SetReadDeadline(time.Now().Add(time.Second))
+				if n, err := c.Read(make([]byte, 9)); n != 0 || err != os.ErrDeadlineExceeded {
+					t.Fatalf("at %d: %d, %v", i, n, err)
+				}
+				if left := b.sent(); left != "" {
+					t.Fatalf("at %d: %q was not read", i, left)
+				}
+			}
 			c.SetReadDeadline(time.Time{})
-			if i == len(full)-1 {
-				write(t, b, "x")
-				expect(t, c, "x")
-				return
-			}
-			done := make(chan error)
-			go func() { _, err := c.Read(make([]byte, 9)); done <- err }()
-			for b.sent() != "" {
-				time.Sleep(time.Microsecond)
-			}
-			c.SetReadDeadline(past)
-			if err := <-done; err != os.ErrDeadlineExceeded {
-				t.Fatalf("at %d: %v", i, err)
-			}
-		}
+			write(t, b, full[len(full)-1:]+"x")
+			expect(t, c, "x")
+		})
 	})
 	t.Run("write", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
