@@ -251,7 +251,8 @@ func (n *pubsubNet) publish(small, large int, gap float64) error {
 			return fmt.Errorf("%d messages of %d bytes from each: %w", k.count, k.size, err)
 		}
 	}
-	// Whatever comes a second time has come by the next heartbeats' gossip.
+	// Whatever comes a second time has come by the next heartbeats' gossip, of which the
+	// stacks tell nothing.
 	<-time.After(1500 * time.Millisecond)
 	return n.each(func(i int, p *pubsubPeer) error {
 		if err := p.do(contract.Command{Report: true}); err != nil {
@@ -428,7 +429,6 @@ func pubsubParts(t *testing.T, c *pubsubCell, programs map[string]*program, args
 	if err != nil {
 		return err
 	}
-	<-time.After(1500 * time.Millisecond) // a heartbeat, in which the mesh of the other topic forms
 	if err := n.each(func(i int, p *pubsubPeer) error {
 		return p.do(contract.Command{Parts: [][]int{{0, 1, 2}, {3, 4}, {5, 6, 7}}[i]})
 	}); err != nil {

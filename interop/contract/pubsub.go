@@ -51,7 +51,7 @@ type Publish struct {
 // failed only Err is set.
 type Report struct {
 	Peers int            `json:"peers"` // neighbours that are subscribed
-	Mesh  int            `json:"mesh"`  // those in the mesh of gossipsub; in floodsub all
+	Mesh  int            `json:"mesh"`  // those in the mesh of gossipsub, of both topics where it is in both; in floodsub all
 	Got   map[uint32]int `json:"got"`   // different messages by From, its own not counted
 	Again int            `json:"again"` // messages that were delivered before
 	Bad   int            `json:"bad"`   // messages that are not what Publish says

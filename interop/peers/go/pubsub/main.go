@@ -33,6 +33,8 @@ type peerNode struct {
 	floods  bool
 	wants   atomic.Int64
 	mesh    atomic.Int64 // which it does not tell but to a tracer
+	parts   atomic.Int64 // the mesh of PartialTopic
+	partial bool
 	gotPart func(int)
 }
 
@@ -43,7 +45,7 @@ type partState struct {
 }
 
 func (n *peerNode) Start(ctx context.Context, router string, sign, partial bool, got func([]byte), gotPart func(int)) (hello contract.Hello, err error) {
-	n.gotPart = gotPart
+	n.partial, n.gotPart = partial, gotPart
 	if n.h, err = libp2p.New(
 		libp2p.ListenAddrStrings("/ip4/127.0.0.1/tcp/0"),
 		libp2p.Transport(tcp.NewTCPTransport),
@@ -134,7 +136,11 @@ func (n *peerNode) Peers() (subscribed, mesh int) {
 	if n.floods {
 		return subscribed, subscribed
 	}
-	return subscribed, int(n.mesh.Load())
+	mesh = int(n.mesh.Load())
+	if n.partial {
+		mesh = min(mesh, int(n.parts.Load()))
+	}
+	return subscribed, mesh
 }
 
 func (n *peerNode) DontWant() int { return int(n.wants.Load()) }
@@ -177,15 +183,15 @@ func (n *peerNode) PublishParts(have []int) error {
 		})
 }
 
-func (t tracer) Graft(_ peer.ID, topic string) {
-	if topic == contract.Topic {
-		t.n.mesh.Add(1)
-	}
-}
+func (t tracer) Graft(_ peer.ID, topic string) { t.change(topic, 1) }
+func (t tracer) Prune(_ peer.ID, topic string) { t.change(topic, -1) }
 
-func (t tracer) Prune(_ peer.ID, topic string) {
-	if topic == contract.Topic {
-		t.n.mesh.Add(-1)
+func (t tracer) change(topic string, by int64) {
+	switch topic {
+	case contract.Topic:
+		t.n.mesh.Add(by)
+	case contract.PartialTopic:
+		t.n.parts.Add(by)
 	}
 }
 

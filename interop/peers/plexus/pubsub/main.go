@@ -29,6 +29,7 @@ type peerNode struct {
 	wants atomic.Int64
 
 	gossip  *gossipsub.Router
+	partial bool
 	gotPart func(int)
 
 	mu   sync.Mutex
@@ -48,7 +49,7 @@ func (c counting) Control(now time.Time, p *pubsub.Peer, rpc *pubsub.RPC, first 
 }
 
 func (n *peerNode) Start(ctx context.Context, router string, sign, partial bool, got func([]byte), gotPart func(int)) (contract.Hello, error) {
-	n.gotPart, n.has, n.told = gotPart, make(map[peer.ID]byte), make(map[peer.ID]byte)
+	n.partial, n.gotPart, n.has, n.told = partial, gotPart, make(map[peer.ID]byte), make(map[peer.ID]byte)
 	var err error
 	if n.h, err = node.New(node.Config{Listen: []string{"/ip4/127.0.0.1/tcp/0"}}); err != nil {
 		return contract.Hello{}, err
@@ -113,7 +114,11 @@ func (n *peerNode) Publish(ctx context.Context, data []byte) error {
 }
 
 func (n *peerNode) Peers() (subscribed, mesh int) {
-	return len(n.ps.Peers(contract.Topic)), len(n.ps.Mesh(contract.Topic))
+	mesh = len(n.ps.Mesh(contract.Topic))
+	if n.partial {
+		mesh = min(mesh, len(n.ps.Mesh(contract.PartialTopic)))
+	}
+	return len(n.ps.Peers(contract.Topic)), mesh
 }
 
 func (n *peerNode) DontWant() int { return int(n.wants.Load()) }
