@@ -101,9 +101,9 @@ func Get(ctx context.Context, v Values, key string) (best []byte, err error) {
 // A Validator judges values. Its methods may be called concurrently, with what
 // strangers send.
 type Validator interface {
-	// Validate says whether a value may stand under a key at a time. The error wraps
-	// [ErrInvalid] or [ErrExpired].
-	Validate(key string, value []byte, now time.Time) error
+	// Validate says whether a value may stand under a key at a time, and until when, that
+	// time included; the zero Time is never. The error wraps [ErrInvalid] or [ErrExpired].
+	Validate(key string, value []byte, now time.Time) (until time.Time, err error)
 
 	// Compare tells of two valid values which is better: more than 0 if a is, less if
 	// b is, and 0 only where they are the same.
@@ -125,10 +125,10 @@ func (n Namespaces) of(key string) (v Validator) {
 }
 
 // Validate implements Validator. The error may also wrap [ErrNamespace].
-func (n Namespaces) Validate(key string, value []byte, now time.Time) error {
+func (n Namespaces) Validate(key string, value []byte, now time.Time) (until time.Time, err error) {
 	v := n.of(key)
 	if v == nil {
-		return fmt.Errorf("%w: %.40q", ErrNamespace, key)
+		return until, fmt.Errorf("%w: %.40q", ErrNamespace, key)
 	}
 	return v.Validate(key, value, now)
 }

@@ -88,21 +88,23 @@ type Config struct {
 
 func (c *Config) defaults() error {
 	for _, f := range []struct {
-		v   *int
-		def int
+		name string
+		v    *int
+		def  int
 	}{
-		{&c.MaxProvided, 65536}, {&c.MaxRecords, 1024}, {&c.MaxProviders, 16384}, {&c.KeysPerPeer, 1024},
-		{&c.MaxAuthors, 4096}, {&c.MaxValue, 10 << 10},
+		{"MaxProvided", &c.MaxProvided, 65536}, {"MaxRecords", &c.MaxRecords, 1024},
+		{"MaxProviders", &c.MaxProviders, 16384}, {"KeysPerPeer", &c.KeysPerPeer, 1024},
+		{"MaxAuthors", &c.MaxAuthors, 4096}, {"MaxValue", &c.MaxValue, 10 << 10},
 	} {
 		if *f.v < 0 {
-			return errors.New("gossip: a bound is negative")
+			return fmt.Errorf("gossip: Config.%s is negative: %d", f.name, *f.v)
 		}
 		if *f.v == 0 {
 			*f.v = f.def
 		}
 	}
 	if c.Patience < 0 || c.Republish < 0 {
-		return errors.New("gossip: a time is negative")
+		return fmt.Errorf("gossip: Config.Patience or Config.Republish is negative: %v, %v", c.Patience, c.Republish)
 	}
 	if c.Patience == 0 {
 		c.Patience = 3 * time.Second

@@ -1,6 +1,7 @@
 package gossip
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/base64"
@@ -39,8 +40,9 @@ type record struct {
 	stop  context.CancelFunc
 
 	// Guarded by r.mu.
-	value    []byte
-	own      bool // it was put here: it stays
+	value    []byte    // the Validator has taken it
+	until    time.Time // and it is valid until then; zero: always
+	own      bool      // it was put here: it stays
 	used     time.Time
 	searches int
 	change   chan struct{} // closed when value changes
@@ -67,7 +69,7 @@ func meetingPoint(topic string) string {
 // follow returns the record of a key, which it begins to follow where it does not yet.
 // It counts as used until release.
 func (r *Router) follow(key string) (*record, error) {
-	if err := r.cfg.Validator.Validate(key, nil, time.Now()); errors.Is(err, routing.ErrNamespace) {
+	if _, err := r.cfg.Validator.Validate(key, nil, time.Now()); errors.Is(err, routing.ErrNamespace) {
 		return nil, err
 	}
 	r.joining.Lock()
@@ -153,53 +155,62 @@ func (rec *record) release() {
 // best returns the value, if there is one that is still valid.
 func (rec *record) best(now time.Time) ([]byte, <-chan struct{}) {
 	rec.r.mu.Lock()
-	v, change := rec.value, rec.change
-	rec.r.mu.Unlock()
-	if v != nil && rec.r.cfg.Validator.Validate(rec.key, v, now) != nil {
-		return nil, change
+	defer rec.r.mu.Unlock()
+	if !rec.until.IsZero() && now.After(rec.until) {
+		return nil, rec.change
 	}
-	return v, change
+	return rec.value, rec.change
 }
 
-// take keeps a value that is valid if it is better than what there is. It tells how it
-// compares to that.
-func (rec *record) take(v []byte, now time.Time) int {
+func (r *Router) validate(key string, v []byte, now time.Time) (until time.Time, err error) {
+	if len(v) > r.cfg.MaxValue {
+		return until, fmt.Errorf("%w: %d bytes, at most %d are taken", routing.ErrInvalid, len(v), r.cfg.MaxValue)
+	}
+	return r.cfg.Validator.Validate(key, v, now)
+}
+
+// take keeps a value if it is valid, and better than what there is. It tells how it
+// compares to that. A value that is there already is not checked again: signatures
+// cost time, and strangers decide what comes.
+func (rec *record) take(v []byte, now time.Time) (c int, err error) {
 	r := rec.r
-	for {
-		old, change := rec.best(now)
-		c := 1
+	old, change := rec.best(now)
+	if old != nil && bytes.Equal(v, old) {
+		return 0, nil
+	}
+	until, err := r.validate(rec.key, v, now)
+	if err != nil {
+		return 0, err
+	}
+	for ; ; old, change = rec.best(now) {
+		c = 1
 		if old != nil {
 			c = r.cfg.Validator.Compare(rec.key, v, old)
 		}
 		if c <= 0 {
-			return c
+			return c, nil
 		}
 		r.mu.Lock()
 		if rec.change != change {
 			r.mu.Unlock() // somebody was faster
 			continue
 		}
-		rec.value = append([]byte(nil), v...)
+		rec.value, rec.until = append([]byte(nil), v...), until
 		close(rec.change)
 		rec.change = make(chan struct{})
 		r.mu.Unlock()
-		return c
+		return c, nil
 	}
 }
 
 // check judges a value that was published.
 func (rec *record) check(_ context.Context, from peer.ID, m *pubsub.Message) pubsub.Outcome {
-	now := time.Now()
-	if len(m.Data) > rec.r.cfg.MaxValue {
-		return pubsub.Rejected
-	}
-	switch err := rec.r.cfg.Validator.Validate(rec.key, m.Data, now); {
+	switch c, err := rec.take(m.Data, time.Now()); {
 	case errors.Is(err, routing.ErrExpired):
 		return pubsub.Ignored // the clocks of two may differ
 	case err != nil:
 		return pubsub.Rejected
-	}
-	if c := rec.take(m.Data, now); c > 0 || c == 0 && from == rec.r.h.ID() {
+	case c > 0, c == 0 && from == rec.r.h.ID():
 		return pubsub.Accepted
 	}
 	return pubsub.Ignored
@@ -240,18 +251,14 @@ func (rec *record) ask(ctx context.Context, id peer.ID) {
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
 	v, err := fetch.Fetch(ctx, rec.r.h, id, rec.key)
-	now := time.Now()
-	if err == nil && len(v) > rec.r.cfg.MaxValue {
-		err = fmt.Errorf("a value of %d bytes", len(v))
-	}
+	c := 0
 	if err == nil {
-		err = rec.r.cfg.Validator.Validate(rec.key, v, now)
+		c, err = rec.take(v, time.Now())
 	}
 	if err != nil {
 		rec.r.cfg.Logger.Debug("no value from a peer", "peer", id, "err", err)
-		return
 	}
-	if rec.take(v, now) > 0 {
+	if c > 0 {
 		rec.r.publish(rec)
 	}
 }
@@ -277,19 +284,18 @@ func (r *Router) Put(ctx context.Context, key string, value []byte) error {
 	if err := ctx.Err(); err != nil {
 		return context.Cause(ctx)
 	}
-	if len(value) > r.cfg.MaxValue {
-		return fmt.Errorf("%w: %d bytes, at most %d are taken", routing.ErrInvalid, len(value), r.cfg.MaxValue)
-	}
 	now := time.Now()
-	if err := r.cfg.Validator.Validate(key, value, now); err != nil {
-		return err
+	if _, err := r.validate(key, value, now); err != nil {
+		return err // and the key is not followed
 	}
 	rec, err := r.follow(key)
 	if err != nil {
 		return err
 	}
 	defer rec.release()
-	if rec.take(value, now) < 0 {
+	if c, err := rec.take(value, now); err != nil {
+		return err
+	} else if c < 0 {
 		return routing.ErrOlder
 	}
 	r.mu.Lock()

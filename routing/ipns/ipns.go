@@ -234,17 +234,17 @@ func open(id peer.ID, b []byte) (Record, error) {
 type Validator struct{}
 
 // Validate implements routing.Validator.
-func (Validator) Validate(key string, value []byte, now time.Time) error {
+func (Validator) Validate(key string, value []byte, now time.Time) (until time.Time, err error) {
 	raw, ok := strings.CutPrefix(key, Prefix)
 	if !ok {
-		return fmt.Errorf("%w: %.40q", routing.ErrNamespace, key)
+		return until, fmt.Errorf("%w: %.40q", routing.ErrNamespace, key)
 	}
 	id, err := peer.FromBytes([]byte(raw))
 	if err != nil {
-		return fmt.Errorf("%w: ipns: the key is no peer ID", routing.ErrInvalid)
+		return until, fmt.Errorf("%w: ipns: the key is no peer ID", routing.ErrInvalid)
 	}
-	_, err = Open(id, value, now)
-	return err
+	r, err := Open(id, value, now)
+	return r.Until, err
 }
 
 // Compare implements routing.Validator.

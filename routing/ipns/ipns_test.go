@@ -42,7 +42,7 @@ func TestRecord(t *testing.T) {
 		if err != nil || got != want {
 			t.Errorf("%v: %+v, %v", typ, got, err)
 		}
-		if err := (Validator{}).Validate(Key(k.ID()), b, start); err != nil {
+		if _, err := (Validator{}).Validate(Key(k.ID()), b, start); err != nil {
 			t.Errorf("%v: %v", typ, err)
 		}
 		if _, err := Open(other.ID(), b, start); !errors.Is(err, routing.ErrInvalid) {
@@ -132,9 +132,13 @@ func TestCompare(t *testing.T) {
 func TestKeys(t *testing.T) {
 	b := seal(t, keyOf(t, peer.Ed25519), Record{Until: start})
 	for key, want := range map[string]error{"/pk/x": routing.ErrNamespace, "/ipns/x": routing.ErrInvalid, "/ipns/": routing.ErrInvalid, "": routing.ErrNamespace} {
-		if err := (Validator{}).Validate(key, b, start); !errors.Is(err, want) {
+		if _, err := (Validator{}).Validate(key, b, start); !errors.Is(err, want) {
 			t.Errorf("%q: %v", key, err)
 		}
+	}
+	k := keyOf(t, peer.Ed25519)
+	if until, err := (Validator{}).Validate(Key(k.ID()), seal(t, k, Record{Until: start}), start); err != nil || !until.Equal(start) {
+		t.Errorf("until %v, %v; want %v", until, err, start)
 	}
 }
 

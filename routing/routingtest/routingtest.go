@@ -48,18 +48,18 @@ func parse(v []byte) (n int, until int64, err error) {
 }
 
 // Validate implements routing.Validator.
-func (Numbers) Validate(key string, v []byte, now time.Time) error {
+func (Numbers) Validate(key string, v []byte, now time.Time) (until time.Time, err error) {
 	if !strings.HasPrefix(key, Prefix) {
-		return routing.ErrNamespace
+		return until, routing.ErrNamespace
 	}
-	_, until, err := parse(v)
+	_, seconds, err := parse(v)
 	if err != nil {
-		return fmt.Errorf("%w: %w", routing.ErrInvalid, err)
+		return until, fmt.Errorf("%w: %w", routing.ErrInvalid, err)
 	}
-	if now.Unix() > until {
-		return routing.ErrExpired
+	if until = time.Unix(seconds, 0); now.After(until) {
+		return until, routing.ErrExpired
 	}
-	return nil
+	return until, nil
 }
 
 // Compare implements routing.Validator.
