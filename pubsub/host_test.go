@@ -154,6 +154,43 @@ func TestSeenBounds(t *testing.T) {
 	})
 }
 
+// A Config that cannot be meant is refused, by name; zero is the default.
+func TestConfig(t *testing.T) {
+	var net memory.Network
+	h := plexustest.Host(t, &net)
+	check := func(context.Context, peer.ID, *pubsub.Message) pubsub.Outcome { return pubsub.Accepted }
+	for field, cfg := range map[string]pubsub.Config{
+		"signing policy":                  {Policy: 99},
+		"Config.MaxMessage is":            {MaxMessage: 1<<10 - 1},
+		"Config.TopicsPerPeer is":         {TopicsPerPeer: -1},
+		"Config.OwnQueue is":              {OwnQueue: -1},
+		"Config.ForwardQueue is":          {ForwardQueue: -1},
+		"Config.SubscriberQueue is":       {SubscriberQueue: -1},
+		"Config.Patience is":              {Patience: -1},
+		"Config.SeenTTL is too small: -1": {SeenTTL: -1},
+		"Config.SeenEntries is":           {SeenEntries: -1},
+		"Config.SeenBytes is":             {SeenBytes: -1},
+		"without a Check":                 {Validator: &pubsub.Validator{}},
+		"Validator.Concurrency is":        {Validator: &pubsub.Validator{Check: check, Concurrency: -1}},
+		"Validator.Queue is":              {Validator: &pubsub.Validator{Check: check, Queue: -1}},
+		"Validator.Timeout is":            {Validator: &pubsub.Validator{Check: check, Timeout: -1}},
+	} {
+		ps, err := pubsub.New(h, floods(), cfg)
+		if err == nil {
+			ps.Close()
+		}
+		if err == nil || !strings.Contains(err.Error(), field) {
+			t.Errorf("%s: %v", field, err)
+		}
+	}
+	// No connections for the router, which is a choice.
+	ps, err := pubsub.New(h, floods(), pubsub.Config{Connects: -1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ps.Close()
+}
+
 // Connects bounds how many peers that others name are dialed at once.
 func TestConnects(t *testing.T) {
 	withStranger(t, gossips, pubsub.Config{Connects: 3}, func(t *testing.T, n *pubsubtest.Node, x *stranger) {

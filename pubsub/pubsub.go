@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"iter"
 	"log/slog"
@@ -49,7 +48,7 @@ type Config struct {
 	Validator *Validator
 
 	// MaxMessage is how many bytes a peer's RPC, and with it a message, may have.
-	// Zero: 1 MiB, which is what deployed peers take.
+	// Zero: 1 MiB, which is what deployed peers take. At least 1 KiB.
 	MaxMessage int
 
 	// AllowTopic says which topics of peers are noted. Zero: all, TopicsPerPeer of
@@ -107,6 +106,33 @@ func (c *Config) defaults() {
 	}
 }
 
+// check says what is wrong with c, defaults applied.
+func (c *Config) check() error {
+	if c.Policy != StrictSign && c.Policy != StrictNoSign {
+		return fmt.Errorf("pubsub: no signing policy %d", c.Policy)
+	}
+	for _, b := range []struct {
+		field string
+		value any
+		wrong bool
+	}{
+		{"MaxMessage", c.MaxMessage, c.MaxMessage < 1<<10},
+		{"TopicsPerPeer", c.TopicsPerPeer, c.TopicsPerPeer < 0},
+		{"OwnQueue", c.OwnQueue, c.OwnQueue < 0},
+		{"ForwardQueue", c.ForwardQueue, c.ForwardQueue < 0},
+		{"SubscriberQueue", c.SubscriberQueue, c.SubscriberQueue < 0},
+		{"Patience", c.Patience, c.Patience < 0},
+		{"SeenTTL", c.SeenTTL, c.SeenTTL < 0},
+		{"SeenEntries", c.SeenEntries, c.SeenEntries < 0},
+		{"SeenBytes", c.SeenBytes, c.SeenBytes < 0},
+	} {
+		if b.wrong {
+			return fmt.Errorf("pubsub: Config.%s is too small: %v", b.field, b.value)
+		}
+	}
+	return c.Validator.check()
+}
+
 // ErrClosed means that a PubSub, a Topic or a Subscription is closed.
 var ErrClosed = plexus.ErrClosed
 
@@ -129,7 +155,6 @@ type PubSub struct {
 	stop      context.CancelCauseFunc
 	unnotify  func()
 	helpers   chan struct{} // tokens of goroutines that check signatures beside a reader
-	dials     chan struct{} // tokens of connections made for the router
 	buffers   sync.Pool     // of *[]byte, for what is written
 	readers   sync.Pool     // of *bufio.Reader
 	wg        sync.WaitGroup
@@ -144,10 +169,10 @@ type PubSub struct {
 	actions Actions // empty while mu is free
 	links   map[peer.ID]*link
 	timer   *time.Timer
-	armed   time.Time     // what it is set to
-	change  chan struct{} // closed when peers or subscriptions change; made on demand
-	dialing map[peer.ID]struct{}
-	early   int // of core.seen.early that is counted
+	armed   time.Time            // what it is set to
+	change  chan struct{}        // closed when peers or subscriptions change; made on demand
+	dialing map[peer.ID]struct{} // at most cfg.Connects, for the router
+	early   int                  // of core.seen.early that is counted
 	closed  bool
 }
 
@@ -155,13 +180,7 @@ type PubSub struct {
 // belongs to one PubSub. The error says what is wrong with cfg.
 func New(h *plexus.Host, r Router, cfg Config) (*PubSub, error) {
 	cfg.defaults()
-	if cfg.Policy != StrictSign && cfg.Policy != StrictNoSign {
-		return nil, fmt.Errorf("pubsub: no signing policy %d", cfg.Policy)
-	}
-	if cfg.MaxMessage < 1<<10 || cfg.OwnQueue < 0 || cfg.ForwardQueue < 0 || cfg.SubscriberQueue < 0 || cfg.Patience < 0 {
-		return nil, errors.New("pubsub: a bound is negative, or MaxMessage less than 1 KiB")
-	}
-	if err := cfg.Validator.check(); err != nil {
+	if err := cfg.check(); err != nil {
 		return nil, err
 	}
 	ps := &PubSub{
@@ -171,7 +190,6 @@ func New(h *plexus.Host, r Router, cfg Config) (*PubSub, error) {
 		protocols: r.Protocols(),
 		key:       cfg.Key,
 		helpers:   make(chan struct{}, runtime.GOMAXPROCS(0)),
-		dials:     make(chan struct{}, max(cfg.Connects, 0)),
 		links:     make(map[peer.ID]*link),
 		dialing:   make(map[peer.ID]struct{}),
 	}
@@ -350,16 +368,13 @@ func (ps *PubSub) dial(c Connect) {
 	if _, ok := ps.dialing[c.Info.ID]; ok {
 		return
 	}
-	select {
-	case ps.dials <- struct{}{}:
-	default:
+	if len(ps.dialing) >= ps.cfg.Connects {
 		ps.count.drop(PXFull, 1)
 		return
 	}
 	ps.dialing[c.Info.ID] = struct{}{}
 	ps.wg.Go(func() { // ends after dialTimeout
 		defer func() {
-			<-ps.dials
 			ps.mu.Lock()
 			delete(ps.dialing, c.Info.ID)
 			ps.mu.Unlock()

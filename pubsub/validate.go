@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"sync"
 	"time"
 
@@ -42,8 +43,18 @@ func (v *Validator) check() error {
 	if v.Check == nil {
 		return errors.New("pubsub: a Validator without a Check")
 	}
-	if v.Concurrency < 0 || v.Queue < 0 || v.Timeout < 0 {
-		return errors.New("pubsub: a Validator's bound is negative")
+	for _, b := range []struct {
+		field string
+		value any
+		wrong bool
+	}{
+		{"Concurrency", v.Concurrency, v.Concurrency < 0},
+		{"Queue", v.Queue, v.Queue < 0},
+		{"Timeout", v.Timeout, v.Timeout < 0},
+	} {
+		if b.wrong {
+			return fmt.Errorf("pubsub: Validator.%s is negative: %v", b.field, b.value)
+		}
 	}
 	return nil
 }

@@ -154,9 +154,9 @@ func (g *gater) admit(now time.Time, p *pubsub.Peer, rnd *rand.Rand) pubsub.Admi
 	return pubsub.AdmitControl
 }
 
-func (g *gater) received(time.Time) { g.validated++ }
+func (g *gater) received() { g.validated++ }
 
-func (g *gater) duplicate(_ time.Time, p *pubsub.Peer) {
+func (g *gater) duplicate(p *pubsub.Peer) {
 	if s := g.by[p.IP]; s != nil {
 		s.duplicate++
 	}

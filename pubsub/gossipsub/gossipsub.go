@@ -393,7 +393,7 @@ func (r *Router) Received(now time.Time, m *pubsub.Message, a *pubsub.Actions) {
 		r.score.received(now, m)
 	}
 	if r.gater != nil {
-		r.gater.received(now)
+		r.gater.received()
 	}
 	ms := r.mesh[m.Topic]
 	if ms == nil || len(m.Data) < r.params.IDontWantThreshold {
@@ -418,7 +418,7 @@ func (r *Router) Duplicate(now time.Time, p *pubsub.Peer, id pubsub.MessageID, a
 		r.score.duplicate(now, p.ID, id)
 	}
 	if r.gater != nil {
-		r.gater.duplicate(now, p)
+		r.gater.duplicate(p)
 	}
 }
 
@@ -482,7 +482,7 @@ func (r *Router) Control(now time.Time, p *pubsub.Peer, rpc *pubsub.RPC, first b
 	if n.version >= v13 {
 		r.extensions(n, c.Extensions, first)
 		if rpc.Partial != nil {
-			r.partial(now, n, rpc.Partial, a)
+			r.partial(n, rpc.Partial)
 		}
 	}
 	if n.version < v10 || c.IsZero() {

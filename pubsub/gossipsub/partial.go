@@ -229,7 +229,7 @@ func (r *Router) partialWanted(n *neighbour, topic string) bool {
 }
 
 // partial handles a partial message.
-func (r *Router) partial(_ time.Time, n *neighbour, m *pubsub.Partial, _ *pubsub.Actions) {
+func (r *Router) partial(n *neighbour, m *pubsub.Partial) {
 	if !r.speaksPartial(n) || len(m.Group) > maxGroupID || r.scoreOf(n) < r.thresholds().Gossip {
 		return
 	}
