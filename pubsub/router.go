@@ -186,7 +186,7 @@ type Score struct {
 	TopicCap    float64 // what the cap on the topics' sum took away; 0 or less
 	Application float64 // P5
 	Colocation  float64 // P6
-	Behaviour   float64 // P7
+	Behaviour   float64 // P7: broken promises, hasty GRAFTs, floods of IWANT and IDONTWANT
 }
 
 // A TopicScore is what a peer's behaviour in one topic adds to its score, weights applied.

@@ -28,7 +28,10 @@ the mesh, how many messages each was the first to bring, how many it brought tha
 what happens a second. On a terminal the picture stays in its place.
 
 With --scores, gossipsub judges them after its v1.1: time in the mesh and first deliveries count
-for a peer, invalid messages and misbehaviour against it. A peer below 0 leaves the mesh.
+for a peer, invalid messages and misbehaviour against it. A peer below 0 leaves the mesh. P7, its
+misbehaviour, is to offer messages and not to send them, to come back into the mesh before its
+back-off ends, to ask for messages that it was not offered, or for one again and again, and to say
+of far more messages than there are that it does not want them.
 
 Examples:
 

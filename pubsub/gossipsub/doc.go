@@ -9,7 +9,8 @@
 // IHAVE in the next heartbeat; a message that a neighbour sent while it was being
 // checked here is not sent back; own messages above Params.FloodPublishMax go to the
 // mesh, not to all neighbours; large messages of others go to some of the mesh first,
-// and later to those that have not said that they have it.
+// and later to those that have not said that they have it; P7 counts floods of IWANT and
+// IDONTWANT, which v1.1 and v1.2 only bound.
 //
 // # The map
 //

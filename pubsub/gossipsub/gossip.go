@@ -60,6 +60,7 @@ func (r *Router) handleIHave(now time.Time, n *neighbour, haves []pubsub.IHave) 
 // "IWANT message responses are limited in the number of retransmissions to a certain
 // peer"
 func (r *Router) handleIWant(n *neighbour, ids [][]byte, a *pubsub.Actions) {
+	n.wants += len(ids)
 	if r.scoreOf(n) < r.thresholds().Gossip {
 		return
 	}
@@ -72,15 +73,17 @@ func (r *Router) handleIWant(n *neighbour, ids [][]byte, a *pubsub.Actions) {
 		if e == nil || n.doesNotWant(r.sum(e.m.ID)) {
 			continue
 		}
-		if e.sent[n.ID] >= r.params.GossipRetransmission {
-			continue
-		}
 		sent[string(id)] = true
-		if e.sent == nil {
-			e.sent = make(map[peer.ID]int)
+		if e.asked == nil {
+			e.asked = make(map[peer.ID]int)
 		}
-		e.sent[n.ID]++
-		a.Send(n.Peer, e.m)
+		e.asked[n.ID]++
+		switch asked := e.asked[n.ID]; {
+		case asked <= r.params.GossipRetransmission:
+			a.Send(n.Peer, e.m)
+		case asked > r.params.GossipRetransmission+r.params.HistoryGossip+r.params.HistoryLength:
+			n.insists = true // it is not offered so often, not even if there never is room for it
+		}
 	}
 }
 
@@ -89,6 +92,7 @@ func (r *Router) handleIWant(n *neighbour, ids [][]byte, a *pubsub.Actions) {
 // "To prevent DoS the number of IDONTWANT control messages is limited to
 // max_idontwant_messages per heartbeat"
 func (r *Router) handleIDontWant(n *neighbour, ids [][]byte) {
+	n.refusals += len(ids)
 	if n.dontwants++; n.dontwants > r.params.MaxIDontWantMessages {
 		return
 	}
@@ -101,6 +105,31 @@ func (r *Router) handleIDontWant(n *neighbour, ids [][]byte) {
 	for _, id := range ids {
 		n.unwanted[r.sum(pubsub.MessageID(id))] = r.ticks + r.params.IDontWantTTL
 	}
+}
+
+// judge punishes n, once a heartbeat for each, if it asked for more than it was offered,
+// or for one message again and again; or if it does not want far more messages than there
+// are. It then ends the heartbeat's counts.
+//
+// Who only asks for what it was offered never asks for more, whatever is lost or late. And
+// who only says what it has got names the messages that come here too, if later, for which
+// there are IDontWantTTL heartbeats. Ten times as many are forgiven, for a host that hardly
+// keeps up, and some that it found to be of no worth and passed on to nobody.
+func (r *Router) judge(n *neighbour) {
+	p := &r.params
+	n.offered -= n.wants
+	if n.insists || n.offered < -p.MaxIWantUnoffered {
+		r.punish(n.ID, 1)
+	}
+	n.offered = min(max(n.offered, 0), p.MaxIHaveLength*p.HistoryLength)
+	n.spare += 10*r.news + p.MaxIDontWantMessages/10 - n.refusals
+	n.spare = min(max(n.spare, -10*p.MaxIDontWantMessages), p.MaxIDontWantMessages)
+	if n.spare >= 0 {
+		n.owing = 0
+	} else if n.owing++; n.owing > p.IDontWantTTL {
+		r.punish(n.ID, 1)
+	}
+	n.haves, n.asked, n.wants, n.insists, n.dontwants, n.refusals = 0, 0, 0, false, 0, 0
 }
 
 // gossip lets some of a topic's peers that are not sent its messages know what there is.
@@ -157,6 +186,7 @@ func (r *Router) pick(ids [][]byte) [][]byte {
 func (n *neighbour) offer(topic string, ids [][]byte) {
 	if len(ids) > 0 {
 		n.have = append(n.have, pubsub.IHave{Topic: topic, IDs: ids})
+		n.offered += len(ids)
 	}
 }
 
@@ -198,8 +228,8 @@ type mcache struct {
 }
 
 type cached struct {
-	m    *pubsub.Message
-	sent map[peer.ID]int // how often by IWANT
+	m     *pubsub.Message
+	asked map[peer.ID]int // how often by IWANT
 }
 
 func (c *mcache) init(p Params) {

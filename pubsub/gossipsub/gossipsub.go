@@ -35,6 +35,7 @@ type Router struct {
 
 	beat     time.Time // the next heartbeat
 	ticks    int
+	news     int     // messages since the last heartbeat that nobody had brought before
 	meshes   []*mesh // joined topics, in the order in which they were
 	mesh     map[string]*mesh
 	fanout   map[string]*fanout
@@ -55,9 +56,16 @@ type neighbour struct {
 	ext *pubsub.Extensions // what it supports; nil until it has told
 
 	// Since the last heartbeat.
-	haves     int // RPCs with IHAVE
-	asked     int // IDs asked of it
-	dontwants int // RPCs with IDONTWANT
+	haves     int  // RPCs with IHAVE
+	asked     int  // IDs asked of it
+	wants     int  // IDs in its IWANT
+	insists   bool // on a message that it has asked for again and again
+	dontwants int  // RPCs with IDONTWANT
+	refusals  int  // IDs in them
+
+	offered int // IDs that it may ask for: it was offered them, and has not asked yet
+	spare   int // IDs that it may say it does not want, for no message that came
+	owing   int // heartbeats for which that has been less than none
 
 	unwanted map[uint64]int // hashes of IDs that it does not want, and the tick until when
 	missed   map[string][]pubsub.MessageID
@@ -179,7 +187,7 @@ func (r *Router) due() time.Time {
 // AddPeer implements pubsub.Router.
 func (r *Router) AddPeer(now time.Time, p *pubsub.Peer, a *pubsub.Actions) {
 	_, direct := r.direct[p.ID]
-	n := &neighbour{Peer: p, version: r.versions[p.Protocol], direct: direct}
+	n := &neighbour{Peer: p, version: r.versions[p.Protocol], direct: direct, spare: r.params.MaxIDontWantMessages}
 	p.State = n
 	if r.score != nil {
 		n.stats = r.score.add(p)
@@ -284,6 +292,7 @@ func (r *Router) candidates(topic string, count int, keep func(*neighbour) bool)
 // Publish implements pubsub.Router.
 func (r *Router) Publish(now time.Time, m *pubsub.Message, a *pubsub.Actions) {
 	r.cache.put(m)
+	r.news++
 	if r.score != nil {
 		r.score.published(now, m)
 	}
@@ -389,6 +398,7 @@ func (n *neighbour) doesNotWant(sum uint64) bool {
 // check of the signature: a forged copy must not keep the true one away.
 func (r *Router) Received(now time.Time, m *pubsub.Message, a *pubsub.Actions) {
 	r.promises.kept(m.ID)
+	r.news++
 	if r.score != nil {
 		r.score.received(now, m)
 	}

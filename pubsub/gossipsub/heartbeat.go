@@ -42,7 +42,7 @@ func (r *Router) heartbeat(now time.Time, a *pubsub.Actions) {
 	}
 	for _, p := range r.c.Peers() {
 		n := of(p)
-		n.haves, n.asked, n.dontwants = 0, 0, 0
+		r.judge(n)
 		for sum, until := range n.unwanted {
 			if until <= r.ticks {
 				delete(n.unwanted, sum)
@@ -53,6 +53,7 @@ func (r *Router) heartbeat(now time.Time, a *pubsub.Actions) {
 		}
 		r.offerMissed(n)
 	}
+	r.news = 0
 	b := &beat{r: r, now: now, a: a, changes: make(map[*neighbour]*pubsub.Control)}
 	for _, m := range r.meshes {
 		b.maintain(m)

@@ -45,8 +45,10 @@ type Params struct {
 	MaxIHaveMessages int           // RPCs with IHAVE of a peer in a heartbeat
 	IWantFollowup    time.Duration // how long a peer has to send what it offered
 
+	MaxIWantUnoffered int // IDs that a peer may ask for in a heartbeat without having been offered them
+
 	MaxIDontWantLength   int // IDs in an RPC's IDONTWANT
-	MaxIDontWantMessages int // RPCs with IDONTWANT of a peer in a heartbeat
+	MaxIDontWantMessages int // RPCs with IDONTWANT of a peer in a heartbeat; IDs, beyond ten for each message that came
 	IDontWantThreshold   int // bytes of a message that IDONTWANT is sent for
 	IDontWantTTL         int // heartbeats
 
@@ -72,7 +74,7 @@ func DefaultParams() Params {
 		FanoutTTL:  time.Minute,
 		PrunePeers: 16, PruneBackoff: time.Minute, UnsubscribeBackoff: 10 * time.Second, GraftFlood: 10 * time.Second,
 		DirectConnectTicks: 300, OpportunisticGraftTicks: 60, OpportunisticGraftPeers: 2,
-		MaxIHaveLength: 5000, MaxIHaveMessages: 10, IWantFollowup: 3 * time.Second,
+		MaxIHaveLength: 5000, MaxIHaveMessages: 10, IWantFollowup: 3 * time.Second, MaxIWantUnoffered: 50,
 		MaxIDontWantLength: 10, MaxIDontWantMessages: 1000, IDontWantThreshold: 1 << 10, IDontWantTTL: 3,
 		EagerPeers: 2, EagerStep: 150 * time.Millisecond, EagerThreshold: 16 << 10,
 		FloodPublish: true, FloodPublishMax: 16 << 10,
@@ -98,6 +100,7 @@ func (p *Params) check() error {
 		{p.PrunePeers < 0 || p.OpportunisticGraftPeers < 0, "PrunePeers and OpportunisticGraftPeers must not be negative"},
 		{p.DirectConnectTicks <= 0 || p.OpportunisticGraftTicks <= 0, "DirectConnectTicks and OpportunisticGraftTicks must be positive"},
 		{p.MaxIHaveLength <= 0 || p.MaxIHaveMessages <= 0, "MaxIHaveLength and MaxIHaveMessages must be positive"},
+		{p.MaxIWantUnoffered < 0, "MaxIWantUnoffered must not be negative"},
 		{p.MaxIDontWantLength < 0 || p.MaxIDontWantMessages < 0 || p.IDontWantThreshold < 0 || p.IDontWantTTL < 0, "what concerns IDONTWANT must not be negative"},
 		{p.EagerPeers < 0 || p.EagerThreshold < 0 || p.EagerPeers > 0 && p.EagerStep <= 0, "EagerPeers and EagerThreshold must not be negative, and EagerStep be positive"},
 		{p.FloodPublishMax < 0, "FloodPublishMax must not be negative"},

@@ -40,7 +40,10 @@ type ScoreParams struct {
 	IPColocationThreshold int     // peers on an IPv4 address or IPv6 /64 that are fine
 	IPColocationAllow     []netip.Prefix
 
-	BehaviourWeight    float64 // P7
+	// P7 counts what a peer offers by IHAVE and does not send; GRAFTs before its back-off
+	// ends; and, once a heartbeat for each, an IWANT for more than it was offered or for
+	// one message again and again, and an IDONTWANT for far more messages than there are.
+	BehaviourWeight    float64
 	BehaviourThreshold float64 // penalties that are forgiven
 	BehaviourDecay     float64
 
