@@ -95,12 +95,13 @@ type conn struct {
 	back     *conn
 	latency  time.Duration
 	q        pubsub.Queue
-	batch    []byte // on the uplink
-	at       int    // so much of it
-	large    []byte // after it
-	active   bool   // it is among from.ready, or on the uplink
-	under    int    // bytes under way
-	read     int    // of the batch that arrives
+	batch    []byte        // on the uplink
+	at       int           // so much of it
+	large    []byte        // after it
+	active   bool          // it is among from.ready, or on the uplink
+	under    int           // bytes under way
+	read     int           // of the batch that arrives
+	last     time.Duration // when the last piece arrives
 	closed   bool
 }
 
@@ -349,7 +350,8 @@ func (c *conn) sent(b []byte, end int) {
 		n.busy = false
 	}
 	if !c.closed {
-		n.s.push(event{at: n.s.now + c.latency, kind: arrived, c: c, b: b, end: end})
+		c.last = max(c.last, n.s.now+c.latency+c.repair((end-1)%chunk+1))
+		n.s.push(event{at: c.last, kind: arrived, c: c, b: b, end: end})
 		if c.active = false; c.at == len(c.batch) {
 			c.batch = nil
 		}
@@ -361,6 +363,20 @@ func (c *conn) sent(b []byte, end int) {
 	if n.cfg.Up != 0 {
 		n.pump()
 	}
+}
+
+// repair is how much later so many bytes are there for what is lost of them.
+func (c *conn) repair(size int) (d time.Duration) {
+	s := c.from.s
+	if s.cfg.Loss == 0 {
+		return 0
+	}
+	for ; size > 0; size -= packet {
+		for s.Rand.Float64() < s.cfg.Loss {
+			d += 2*c.latency + 200*time.Millisecond
+		}
+	}
+	return d
 }
 
 func (c *conn) arrived(b []byte, end int) {

@@ -17,7 +17,7 @@
 // A node's neighbours share its uplink in turns of 16 KiB, as connections share a
 // link. What has arrived passes the receiver's downlink in order. Between two nodes at
 // most 1 MiB is under way; what more there is waits in the queue, which has the bounds of
-// pubsub.Config. Nothing is lost on the way. There are no signatures: their place
+// pubsub.Config. What is lost on the way comes later, as on a TCP connection. There are no signatures: their place
 // is taken by NodeConfig.Check.
 //
 // # What it takes
@@ -38,6 +38,7 @@ import (
 const (
 	chunk  = 16 << 10 // bytes of a turn on an uplink
 	window = 1 << 20  // bytes under way on a connection
+	packet = 1400     // bytes that are lost or not
 )
 
 // Config describes a network.
@@ -46,6 +47,11 @@ type Config struct {
 
 	// Latency is how long a byte takes from one node to another. Nil: 50 ms.
 	Latency func(from, to *Node) time.Duration
+
+	// Loss is the share of packets that are lost on the way, of 1,400 bytes. A lost one, and
+	// what comes after it on the connection, is there a round trip and 200 ms later: as
+	// TCP repairs it.
+	Loss float64
 
 	// MessageID identifies messages. Nil: the first 8 bytes of their data do.
 	MessageID func(*pubsub.Message) pubsub.MessageID
