@@ -113,7 +113,8 @@ func (s *floorStream) CloseWrite() error {
 	return s.Conn.(interface{ CloseWrite() error }).CloseWrite()
 }
 
-func newTLSFloor() (impl, error) {
+// floorTLS is the configuration of both ends.
+func floorTLS() (*tls.Config, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return nil, err
@@ -123,11 +124,18 @@ func newTLSFloor() (impl, error) {
 	if err != nil {
 		return nil, err
 	}
-	cfg := &tls.Config{
+	return &tls.Config{
 		Certificates:           []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}},
-		InsecureSkipVerify:     true, // only the cost of the records is of interest
+		InsecureSkipVerify:     true, // only the cost is of interest
 		MinVersion:             tls.VersionTLS13,
 		SessionTicketsDisabled: true,
+	}, nil
+}
+
+func newTLSFloor() (impl, error) {
+	cfg, err := floorTLS()
+	if err != nil {
+		return nil, err
 	}
 	return &floor{wrap: func(c net.Conn, client bool) (net.Conn, error) {
 		t := tls.Server(c, cfg)

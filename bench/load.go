@@ -5,8 +5,6 @@ import (
 	"encoding/binary"
 	"fmt"
 	"io"
-	"sync"
-	"sync/atomic"
 	"time"
 )
 
@@ -55,36 +53,22 @@ func bulk(proto string, n int) func(context.Context, impl, string, time.Duration
 			return 0, err
 		}
 		defer c.Close()
-		var total atomic.Int64
-		var failed atomic.Pointer[error]
-		var wg sync.WaitGroup
 		end := time.Now().Add(d)
-		for range n {
-			wg.Go(func() {
-				moved, err := flow(ctx, c, proto, end)
-				total.Add(moved)
-				if err != nil {
-					failed.Store(&err)
-				}
-			})
-		}
-		wg.Wait()
-		if err := failed.Load(); err != nil {
-			return 0, *err
-		}
-		return float64(total.Load()) / 1e6, nil
+		return atOnce(n, n, func(int) (float64, error) {
+			moved, err := flow(ctx, c, proto, end)
+			return float64(moved) / 1e6, err
+		})
 	}
 }
 
 // flow moves bytes on one stream until end.
-func flow(ctx context.Context, c conn, proto string, end time.Time) (int64, error) {
+func flow(ctx context.Context, c conn, proto string, end time.Time) (moved int64, err error) {
 	st, err := c.open(ctx, proto)
 	if err != nil {
 		return 0, err
 	}
 	defer st.Close()
 	buf := make([]byte, bufSize)
-	var moved int64
 	if proto == protoFlow {
 		binary.BigEndian.PutUint64(buf, 1<<62)
 		if _, err := st.Write(buf[:8]); err != nil {

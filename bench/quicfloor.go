@@ -2,13 +2,8 @@ package main
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
-	"crypto/x509"
 	"io"
-	"math/big"
 	"slices"
 
 	"github.com/quic-go/quic-go"
@@ -22,22 +17,13 @@ type quicFloor struct {
 }
 
 func newQUICFloor() (impl, error) {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	cfg, err := floorTLS()
 	if err != nil {
 		return nil, err
 	}
-	tmpl := &x509.Certificate{SerialNumber: big.NewInt(1)}
-	der, err := x509.CreateCertificate(rand.Reader, tmpl, tmpl, key.Public(), key)
-	if err != nil {
-		return nil, err
-	}
+	cfg.NextProtos = []string{"floor"}
 	return &quicFloor{
-		tls: &tls.Config{
-			Certificates:           []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}},
-			InsecureSkipVerify:     true, // only the cost is of interest
-			NextProtos:             []string{"floor"},
-			SessionTicketsDisabled: true,
-		},
+		tls: cfg,
 		quic: &quic.Config{
 			MaxIncomingStreams:         1 << 20,
 			MaxStreamReceiveWindow:     10 << 20,
