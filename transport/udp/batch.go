@@ -39,3 +39,15 @@ func WriteBatch(c net.PacketConn, b []byte, size int, to net.Addr) error {
 	}
 	return nil
 }
+
+// Pending returns a function that tells whether a packet can be read of c at once, which
+// must not be called concurrently. It does not tell where the system cannot, or c is not a
+// socket of the system: then it returns false.
+func Pending(c net.PacketConn) func() bool {
+	if u, ok := c.(*net.UDPConn); ok {
+		if raw, err := u.SyscallConn(); err == nil {
+			return pending(raw)
+		}
+	}
+	return func() bool { return false }
+}

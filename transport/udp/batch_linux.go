@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"net"
 	"net/netip"
+	"syscall"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -21,4 +22,12 @@ func writeSegments(c *net.UDPConn, b []byte, size int, to netip.AddrPort) bool {
 	binary.NativeEndian.PutUint16(oob[unix.CmsgLen(0):], uint16(size))
 	n, _, err := c.WriteMsgUDPAddrPort(b, oob, to)
 	return err == nil && n == len(b)
+}
+
+// pending asks how long the next packet is.
+func pending(raw syscall.RawConn) func() bool {
+	var n int
+	var err error
+	ask := func(fd uintptr) { n, err = unix.IoctlGetInt(int(fd), unix.TIOCINQ) } // which is FIONREAD
+	return func() bool { return raw.Control(ask) == nil && err == nil && n > 0 }
 }

@@ -5,6 +5,9 @@ package udp
 import (
 	"net"
 	"net/netip"
+	"syscall"
 )
 
 func writeSegments(*net.UDPConn, []byte, int, netip.AddrPort) bool { return false }
+
+func pending(syscall.RawConn) func() bool { return func() bool { return false } }

@@ -341,10 +341,11 @@ func (f *flow) RemoteAddr() net.Addr { return f.to }
 // flight again when that answer has come.
 type dialed struct {
 	net.PacketConn
-	to    *net.UDPAddr
-	at    netip.AddrPort
-	creds credentials
-	stop  context.CancelFunc // of the requests
+	to      *net.UDPAddr
+	at      netip.AddrPort
+	creds   credentials
+	stop    context.CancelFunc // of the requests
+	pending func() bool        // tells whether a packet has come
 
 	mu       sync.Mutex
 	sent     time.Time // the first request
@@ -364,7 +365,10 @@ func (t *Transport) dial(ctx context.Context, to netip.AddrPort) (*dialed, error
 	if err != nil {
 		return nil, err
 	}
-	d := &dialed{PacketConn: pc, to: net.UDPAddrFromAddrPort(to), at: to, creds: newCredentials(t.Version)}
+	d := &dialed{
+		PacketConn: pc, to: net.UDPAddrFromAddrPort(to), at: to,
+		creds: newCredentials(t.Version), pending: udp.Pending(pc),
+	}
 	m, err := d.creds.request()
 	if err != nil {
 		pc.Close()
@@ -462,6 +466,9 @@ func (d *dialed) Write(b []byte) (int, error) {
 	d.mu.Unlock()
 	return d.PacketConn.WriteTo(b, d.to)
 }
+
+// Waiting implements rtc.Waiter.
+func (d *dialed) Waiting() bool { return d.pending() }
 
 // WriteBatch implements rtc.Batcher.
 func (d *dialed) WriteBatch(b []byte, size int) error {

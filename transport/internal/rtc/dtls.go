@@ -334,6 +334,15 @@ func (w *window) add(seq uint64) {
 	w.mask |= 1 << (w.highest - seq)
 }
 
+// A Waiter is a path that tells whether a packet can be read at once.
+type Waiter interface{ Waiting() bool }
+
+// waiting tells whether there is something to receive.
+func (c *Conn) waiting() bool {
+	w, ok := c.path.(Waiter)
+	return len(c.early) > 0 || ok && w.Waiting()
+}
+
 // receive waits for a datagram and calls data for each packet in it. It returns why
 // there will be no more.
 func (c *Conn) receive(buf []byte, data func([]byte)) error {

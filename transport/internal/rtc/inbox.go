@@ -71,6 +71,9 @@ func (x *Inbox) Read(p []byte) (int, error) {
 	}
 }
 
+// Waiting implements Waiter.
+func (x *Inbox) Waiting() bool { return len(x.queue) > 0 }
+
 // SetReadDeadline takes no time but the past, and none.
 func (x *Inbox) SetReadDeadline(t time.Time) error {
 	x.deadline.Lock()

@@ -45,7 +45,7 @@ const (
 	// is there.
 	openTime = 4 * time.Millisecond
 
-	batch = 16 // packets that are encrypted at a time, outside of the lock
+	batch = 16 // packets that are encrypted at a time, outside of the lock, or answered at a time
 )
 
 // initLabel is that of a channel that js-libp2p opens and closes while it connects.
@@ -207,31 +207,41 @@ func (s *Session) Peer() (peer.ID, peer.PubKey) { return s.id, s.key }
 func (s *Session) LocalAddr() net.Addr          { return s.local }
 func (s *Session) RemoteAddr() net.Addr         { return s.remote }
 
-// run reads until the session ends.
+// run reads until the session ends. What waits already is answered at once, up to batch
+// packets of it. That is later than
+//
+// "an acknowledgement SHOULD be generated for at least every second packet"
+// https://www.rfc-editor.org/rfc/rfc9260#section-6.2
+//
+// but only where we are slower than the peer, who would be kept busy with answers.
 func (s *Session) run() {
 	defer close(s.gone)
 	buf := make([]byte, MaxDatagram)
-	for {
+	for n := 1; ; n++ {
 		err := s.conn.receive(buf, s.input)
-		if err == nil {
+		if err == nil && n%batch != 0 && s.conn.waiting() {
 			continue
 		}
 		s.mu.Lock()
-		if err == errAlert {
+		switch err {
+		case nil:
+		case errAlert:
 			s.finish(&muxer.SessionError{Remote: true})
-		} else {
+		default:
 			s.finish(&muxer.SessionError{Remote: true, Err: err})
 		}
 		s.unlock()
-		return
+		if err != nil {
+			return
+		}
 	}
 }
 
-// input takes a packet of the association.
+// input takes a packet of the association. The answer is left to run.
 func (s *Session) input(b []byte) {
 	s.mu.Lock()
 	s.assoc.Receive(time.Now(), b) // what is malformed is dropped
-	s.unlock()
+	s.mu.Unlock()
 }
 
 // expire is called by the timer.

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -119,6 +120,116 @@ func TestFirstMessage(t *testing.T) {
 		}
 		if took := time.Since(begin); took < openTime {
 			t.Errorf("the first message came after %v", took)
+		}
+	})
+}
+
+// lane is one end of a path without loss or latency. What comes can be held up.
+type lane struct {
+	net.Conn
+	to     *lane
+	closed chan struct{}
+
+	mu     sync.Mutex
+	list   [][]byte
+	held   bool
+	come   chan struct{} // told when there is something to read
+	writes int
+}
+
+func lanes() (a, b *lane) {
+	a = &lane{closed: make(chan struct{}), come: make(chan struct{}, 1)}
+	b = &lane{closed: make(chan struct{}), come: make(chan struct{}, 1), to: a}
+	a.to = b
+	return a, b
+}
+
+func (l *lane) Write(b []byte) (int, error) {
+	l.mu.Lock()
+	l.writes++
+	l.mu.Unlock()
+	l.to.mu.Lock()
+	l.to.list = append(l.to.list, bytes.Clone(b))
+	l.to.mu.Unlock()
+	l.to.tell()
+	return len(b), nil
+}
+
+func (l *lane) tell() {
+	select {
+	case l.come <- struct{}{}:
+	default:
+	}
+}
+
+func (l *lane) Read(p []byte) (int, error) {
+	for {
+		l.mu.Lock()
+		if len(l.list) > 0 && !l.held {
+			n := copy(p, l.list[0])
+			l.list = l.list[1:]
+			l.mu.Unlock()
+			return n, nil
+		}
+		l.mu.Unlock()
+		select {
+		case <-l.come:
+		case <-l.closed:
+			return 0, net.ErrClosed
+		}
+	}
+}
+
+func (l *lane) Waiting() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.list) > 0 && !l.held
+}
+
+// hold makes what comes wait, or come. It returns how often the end has written so far.
+func (l *lane) hold(on bool) int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.held = on
+	l.tell()
+	return l.writes
+}
+
+func (l *lane) Close() error {
+	close(l.closed)
+	return nil
+}
+
+// Packets that wait are answered together.
+func TestOneAnswer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a, b := lanes()
+		ends := make([]*Session, 2)
+		for i, l := range []*lane{a, b} {
+			conn := loop(t)
+			conn.path = l
+			ends[i] = NewSession(conn, i == 0, nil, nil)
+			ends[i].start()
+			defer ends[i].Drop()
+		}
+		<-ends[0].ready
+		<-ends[1].ready
+		synctest.Wait()
+		st, err := ends[0].Open(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		b.hold(true)
+		if _, err := st.Write(make([]byte, 8*sctp.DataSize)); err != nil {
+			t.Fatal(err)
+		}
+		before := b.hold(false)
+		synctest.Wait()
+		if n := b.hold(false) - before; n < 1 || n > 2 { // two, if batch ends among them
+			t.Errorf("%d answers to what waited", n)
+		}
+		if n := ends[1].Stats().Received; n < 8*sctp.DataSize {
+			t.Errorf("%d bytes have come", n)
 		}
 	})
 }
