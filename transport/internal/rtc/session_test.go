@@ -7,10 +7,12 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"runtime"
 	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
+	"weak"
 
 	"github.com/plexus-p2p/plexus/muxer"
 	"github.com/plexus-p2p/plexus/peer"
@@ -289,6 +291,74 @@ func echoOnce(t *testing.T, c *Session, accepted chan muxer.Stream) {
 	b := make([]byte, 5)
 	if _, err := io.ReadFull(end, b); err != nil || string(b) != "hello" {
 		t.Errorf("got %q, %v", b, err)
+	}
+}
+
+// alone returns a stream of a session that has no peer.
+func alone(t *testing.T) *stream {
+	st := NewSession(loop(t), true, nil, nil).add(1)
+	st.opened = true
+	return st
+}
+
+// A peer that says FIN again and again, and reads nothing, does not make us hold answers.
+func TestManyFINs(t *testing.T) {
+	st := alone(t)
+	for range 100 {
+		st.onMessage(appendMessage(nil, message{flag: flagFin}))
+	}
+	if one := len(appendMessage(nil, message{flag: flagFinAck})); st.queued != one {
+		t.Errorf("%d bytes of answers, want %d", st.queued, one)
+	}
+}
+
+// A payload holds no more memory than it counts for, also where it came beside much else.
+func TestShortPayload(t *testing.T) {
+	st := alone(t)
+	b := appendMessage(nil, message{flag: flagNone, payload: make([]byte, 2*small)})
+	for range 100 {
+		b = append(b, appendMessage(nil, message{flag: flagNone, code: 1})...)
+	}
+	b = append(b, appendMessage(nil, message{flag: flagNone, payload: make([]byte, 8*small)})...)
+	b = append(b, make([]byte, 100<<10)...) // messages without anything
+	w := weak.Make(&b[0])
+	st.onMessage(b)
+	b = nil
+	runtime.GC()
+	if w.Value() != nil {
+		t.Error("what came with it is held")
+	}
+	if n := len(st.received); n != 2 || st.held != 10*small {
+		t.Errorf("%d payloads, %d bytes count", n, st.held)
+	}
+}
+
+// A message in tiny pieces is not copied for each.
+func TestTinyPieces(t *testing.T) {
+	st := alone(t)
+	all := appendMessage(nil, message{flag: flagNone, payload: make([]byte, MaxMessage-10)})
+	st.onMessage(bytes.Clone(all[:len(all)/2]))
+	piece := make([]byte, 1)
+	if n := testing.AllocsPerRun(1000, func() { st.onMessage(piece) }); n != 0 {
+		t.Errorf("%v allocations for a piece", n)
+	}
+}
+
+// Streams whose FIN was acknowledged are not held until it would be too late for that.
+func TestLinger(t *testing.T) {
+	s := alone(t).s
+	for id := range uint16(100) {
+		st := s.add(2 * id)
+		st.opened = true
+		st.onMessage(appendMessage(nil, message{flag: flagFin}))
+		st.closeWrite()
+		st.onMessage(appendMessage(nil, message{flag: flagFinAck}))
+		if !st.over {
+			t.Fatal("all is said, and the stream is not over")
+		}
+	}
+	if n := len(s.linger); n > 1 {
+		t.Errorf("%d streams are held", n)
 	}
 }
 

@@ -1,6 +1,7 @@
 package rtc
 
 import (
+	"bytes"
 	"io"
 	"net"
 	"os"
@@ -242,22 +243,23 @@ func (st *stream) onSent(n int) {
 // association: some cut them, and some put several into one.
 func (st *stream) onMessage(b []byte) {
 	st.held += len(b)
-	switch p := st.partial; {
-	case len(p) == 0:
-	case isLength(p, len(b)): // as go-libp2p sends: the length first, by itself
-		st.partial = nil
-		st.release(len(p))
+	before := st.partial
+	st.partial = nil
+	switch {
+	case len(before) == 0:
+	case isLength(before, len(b)): // as go-libp2p sends: the length first, by itself
+		st.release(len(before))
 		m, err := parseMessage(b)
 		if err != nil {
 			st.s.violation(st)
 			return
 		}
-		st.onOne(m, len(b))
+		st.onOne(m, len(b), len(b))
 		return
 	default:
-		b = append(p, b...)
-		st.partial = nil
+		b = append(before, b...)
 	}
+	all := len(b)
 	for len(b) > 0 && !st.over {
 		m, rest, ok, err := nextMessage(b)
 		if err != nil {
@@ -265,19 +267,26 @@ func (st *stream) onMessage(b []byte) {
 			break
 		}
 		if !ok {
-			st.partial = append([]byte(nil), b...)
+			if len(before) == 0 || len(b) < all {
+				b = bytes.Clone(b)
+			} // else there is room behind it for what follows
+			st.partial = b
 			return
 		}
-		st.onOne(m, len(b)-len(rest))
+		st.onOne(m, len(b)-len(rest), all)
 		b = rest
 	}
 	st.release(len(b))
 }
 
-// onOne takes a message, which had n bytes.
-func (st *stream) onOne(m message, n int) {
+// onOne takes a message, which had n bytes and lies in all of them that came together.
+func (st *stream) onOne(m message, n, all int) {
 	if len(m.payload) > 0 && st.wants() {
-		st.keep(m.payload)
+		p := m.payload
+		if len(p) < all/2 {
+			p = bytes.Clone(p) // or it would hold what does not count any more
+		}
+		st.keep(p)
 		n -= len(m.payload)
 		wake(&st.readWake)
 	}
@@ -309,11 +318,12 @@ func (st *stream) keep(b []byte) {
 func (st *stream) onFlag(m message) {
 	switch m.flag {
 	case flagFin:
-		if !st.eof {
-			st.eof = true
-			wake(&st.readWake)
+		if st.eof {
+			return // a peer that says it again and again gets one answer
 		}
-		// "The receiver MUST send FIN_ACK".
+		st.eof = true
+		wake(&st.readWake)
+		// "If a FIN flag is received the node SHOULD respond with a FIN_ACK."
 		// https://github.com/libp2p/specs/blob/master/webrtc/README.md#multiplexing
 		st.send(message{flag: flagFinAck})
 	case flagFinAck:
@@ -382,6 +392,9 @@ func (st *stream) settle() {
 		st.finish()
 	case read && st.finSent && st.lingers.IsZero():
 		st.lingers = time.Now().Add(finWait)
+		for len(st.s.linger) > 0 && st.s.linger[0].over {
+			st.s.linger = st.s.linger[1:] // has its FIN_ACK
+		}
 		st.s.linger = append(st.s.linger, st)
 	}
 }

@@ -9,10 +9,9 @@ const (
 	// ackDelay is how long an acknowledgement waits for something to travel with.
 	ackDelay = 20 * time.Millisecond
 
-	maxSpans   = 256 // gaps between what has come; what would make more is dropped
-	sackSpans  = 64  // that fit into a SACK
-	chunkCost  = 64  // bytes that a chunk out of order costs beyond its data
-	firstAlloc = 16384
+	maxSpans  = 256 // gaps between what has come; what would make more is dropped
+	sackSpans = 64  // that fit into a SACK
+	chunkCost = 64  // bytes that a chunk out of order costs beyond its data
 )
 
 // receiver is the half of an association that receives messages.
@@ -20,7 +19,8 @@ type receiver struct {
 	cum     uint32 // TSN up to which all has come
 	spans   []span // that have come beyond it, in order
 	early   map[uint32]dataValue
-	message []byte // as far as it has come
+	message []byte // as far as it has come; its room is used again
+	begun   bool   // there is one
 	skip    bool   // it is too long
 	held    int    // bytes in early and message, and of messages that have not been consumed
 
@@ -138,17 +138,11 @@ func (r *receiver) note(tsn uint32) bool {
 func (a *Association) take(v *dataValue) {
 	r := &a.receive
 	begin, end := v.flags&flagBegin != 0, v.flags&flagEnd != 0
-	if begin != (r.message == nil) {
+	if begin == r.begun {
 		a.fail(ErrProtocol)
 		return
 	}
-	if begin {
-		n := len(v.data)
-		if !end {
-			n = firstAlloc
-		}
-		r.message = make([]byte, 0, n)
-	}
+	r.begun = !end
 	switch {
 	case r.skip:
 	case len(r.message)+len(v.data) > MaxMessage:
@@ -163,8 +157,8 @@ func (a *Association) take(v *dataValue) {
 	if !end {
 		return
 	}
-	msg, skip := r.message, r.skip
-	r.message, r.skip = nil, false
+	msg, skip := slices.Clone(r.message), r.skip
+	r.message, r.skip = r.message[:0], false
 	if !skip {
 		a.ev.Message(v.stream, v.ppid, msg)
 	}

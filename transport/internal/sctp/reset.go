@@ -31,11 +31,13 @@ func (a *Association) Reset(stream uint16) {
 	a.reset.check = true
 }
 
-// Renew says that the peer knows of the reset of a stream: it uses it again.
+// Renew says that the peer knows of the reset of a stream: it uses it again. What was queued
+// is forgotten, but for a message that was sent in part.
 func (a *Association) Renew(stream uint16) {
 	gone := func(id uint16) bool { return id == stream }
 	a.reset.asked = slices.DeleteFunc(a.reset.asked, gone)
 	a.reset.waiting = slices.DeleteFunc(a.reset.waiting, gone)
+	a.drop(stream, func(outMessage) bool { return true })
 	delete(a.send.streams, stream)
 }
 

@@ -396,6 +396,9 @@ func (a *Association) Expire(now time.Time) {
 			if quiet := now.Sub(a.heard); quiet >= silent {
 				a.end(ErrSilent)
 			} else {
+				if !a.receive.begun {
+					a.receive.message = nil // an idle connection holds nothing
+				}
 				a.deadlines[timerIdle] = now.Add(min(silent-quiet, (silent-idle)/3))
 				if a.state == established {
 					a.control = append(a.control, control{chunk: appendChunk(nil, chunkHeartbeat, 0, appendParam(nil, 1, nil))})

@@ -293,6 +293,49 @@ func TestReset(t *testing.T) {
 	n.run("a stream that is used again", time.Minute, func() bool { return string(n.ends[1].got[5]) == "hello again" })
 }
 
+// What was queued on a stream that the peer uses again is not sent, so that a peer that does
+// so all the time, and takes nothing, does not make it pile up.
+func TestRenew(t *testing.T) {
+	n := newNetwork(t, time.Millisecond, 0)
+	n.connect()
+	x, y := n.ends[0], n.ends[1]
+	for range 100 {
+		x.Send(2, 53, []byte("old"))
+		x.Reset(2)
+		x.Renew(2)
+	}
+	if q := len(x.send.active); q != 0 {
+		t.Errorf("%d streams have messages", q)
+	}
+	x.Send(2, 53, []byte("new"))
+	n.run("the new stream", time.Minute, func() bool { return len(y.got[2]) >= 3 })
+	if string(y.got[2]) != "new" {
+		t.Errorf("got %q", y.got[2])
+	}
+}
+
+// A message that is delivered has no more room than it needs, and an idle association none.
+func TestRoom(t *testing.T) {
+	n := newNetwork(t, time.Millisecond, 0)
+	n.connect()
+	x, y := n.ends[0], n.ends[1]
+	room := 0
+	deliver := y.ev.Message
+	y.ev.Message = func(stream uint16, ppid uint32, msg []byte) {
+		room = cap(msg)
+		deliver(stream, ppid, msg)
+	}
+	for _, size := range []int{10, DataSize + 1, 16384} {
+		room = 0
+		x.Send(2, 53, make([]byte, size))
+		n.run("a message", time.Minute, func() bool { return room > 0 })
+		if room > size+size/4+16 { // as the allocator rounds
+			t.Errorf("a message of %d bytes has room for %d", size, room)
+		}
+	}
+	n.run("silence", time.Minute, func() bool { return y.receive.message == nil })
+}
+
 // TestResets: a peer may have several requests under way, as pion/sctp does.
 func TestResets(t *testing.T) {
 	n := newNetwork(t, time.Millisecond, 0)

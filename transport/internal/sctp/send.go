@@ -121,6 +121,10 @@ func (a *Association) Send(stream uint16, ppid uint32, msg []byte) {
 
 // Drop forgets those of a stream's messages with this ppid of which nothing was sent.
 func (a *Association) Drop(stream uint16, ppid uint32) {
+	a.drop(stream, func(m outMessage) bool { return m.ppid == ppid })
+}
+
+func (a *Association) drop(stream uint16, which func(outMessage) bool) {
 	st := a.send.streams[stream]
 	if st == nil || len(st.queue) == 0 {
 		return
@@ -129,7 +133,7 @@ func (a *Association) Drop(stream uint16, ppid uint32) {
 	if a.send.current == st {
 		begun = 1
 	}
-	rest := slices.DeleteFunc(st.queue[begun:], func(m outMessage) bool { return m.ppid == ppid })
+	rest := slices.DeleteFunc(st.queue[begun:], which)
 	if st.queue = st.queue[:begun+len(rest)]; len(st.queue) > 0 {
 		return
 	}
