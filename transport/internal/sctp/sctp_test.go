@@ -2,6 +2,7 @@ package sctp
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -334,6 +335,29 @@ func TestRoom(t *testing.T) {
 		}
 	}
 	n.run("silence", time.Minute, func() bool { return y.receive.message == nil })
+}
+
+// A SACK that says the same again and again is dropped, and changes nothing.
+func TestOverlap(t *testing.T) {
+	n := newNetwork(t, time.Millisecond, 0)
+	n.connect()
+	x := n.ends[0]
+	x.Send(2, 53, make([]byte, 8*DataSize))
+	for len(x.Next(n.now, nil)) > 0 {
+	}
+	sack := func(gaps ...span) error {
+		b := appendSack(beginPacket(nil, x.tag), x.send.tsn()-1, Window, gaps)
+		endPacket(b)
+		return x.Receive(n.now, b)
+	}
+	first, bytes := x.send.tsn(), x.send.bytes
+	every := span{first + 1, first + 7}
+	if err := sack(every, every); !errors.Is(err, ErrMalformed) || x.send.bytes != bytes {
+		t.Errorf("%v, and %d of %d bytes are under way", err, x.send.bytes, bytes)
+	}
+	if err := sack(span{first + 1, first + 2}, span{first + 4, first + 7}); err != nil || x.send.bytes >= bytes {
+		t.Errorf("blocks apart: %v", err)
+	}
 }
 
 // TestResets: a peer may have several requests under way, as pion/sctp does.

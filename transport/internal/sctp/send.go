@@ -362,8 +362,24 @@ func (a *Association) onSack(now time.Time, value []byte) error {
 		return nil // an old one
 	}
 	n := int(v.cum + 1 - first) // chunks that are acknowledged cumulatively
-	if n > len(s.outstanding()) {
+	out := s.outstanding()
+	if n > len(out) {
 		return malformed("SACK of what was not sent")
+	}
+	within := func(i int) (from, to int) { // out, a gap block
+		g := v.block(i)
+		return int(int32(g.first - first)), int(int32(g.last - first))
+	}
+	all := n
+	for i := range len(v.blocks) / 4 {
+		from, to := within(i)
+		if from < n || to < from || to >= len(out) {
+			return malformed("gap block")
+		}
+		// Blocks that say the same again and again would keep us busy.
+		if all += to - from + 1; all > len(out) {
+			return malformed("gap blocks overlap")
+		}
 	}
 	if a.state == cookieEchoed {
 		a.establish() // the COOKIE ACK was lost
@@ -388,17 +404,11 @@ func (a *Association) onSack(now time.Time, value []byte) error {
 			newest = c
 		}
 	}
-	out := s.outstanding()
 	for i := range n {
 		ack(&out[i])
 	}
 	for i := range len(v.blocks) / 4 {
-		g := v.block(i)
-		from, to := int(int32(g.first-first)), int(int32(g.last-first))
-		if from < n || to < from || to >= len(out) {
-			return malformed("gap block")
-		}
-		for j := from; j <= to; j++ {
+		for j, to := within(i); j <= to; j++ {
 			ack(&out[j])
 		}
 	}
