@@ -543,7 +543,7 @@ func (s *Session) accept(id uint16, msg []byte) {
 	case label == initLabel: // is closed by the peer, as it has no use
 	case s.closing != nil:
 		st.resetLocked(muxer.StreamShutdown)
-	case s.inbound > maxStreams:
+	case s.inbound > maxStreams || len(s.backlog) == maxStreams: // of which some may have ended
 		st.resetLocked(muxer.StreamResourceLimitExceeded)
 	default:
 		s.backlog = append(s.backlog, st)

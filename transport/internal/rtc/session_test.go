@@ -312,6 +312,18 @@ func TestManyFINs(t *testing.T) {
 	}
 }
 
+// A peer that opens and closes streams does not make us hold those that nobody accepts yet.
+func TestBacklog(t *testing.T) {
+	s := alone(t).s
+	for range 3 * maxStreams {
+		s.accept(3, openMessage())
+		s.onPeerReset(3)
+	}
+	if n := len(s.backlog); n != maxStreams || s.inbound != 0 {
+		t.Errorf("%d streams wait, %d are open", n, s.inbound)
+	}
+}
+
 // A payload holds no more memory than it counts for, also where it came beside much else.
 func TestShortPayload(t *testing.T) {
 	st := alone(t)
