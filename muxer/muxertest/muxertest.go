@@ -53,7 +53,7 @@ func Test(t *testing.T, s Subject) {
 		f    func(t *testing.T, s Subject)
 	}{
 		{"HalfClose", testHalfClose},
-		{"CloseBeforeWrite", testCloseBeforeWrite},
+		{"CloseBeforeWrite", on(CloseBeforeWrite)},
 		{"CloseUnread", testCloseUnread},
 		{"CloseRead", testCloseRead},
 		{"Reset", testReset},
@@ -70,8 +70,8 @@ func Test(t *testing.T, s Subject) {
 		{"OtherReads", testOtherReads},
 		{"TokenPassedOn", testTokenPassedOn},
 		{"BackDuringAccept", testBackDuringAccept},
-		{"TwoReaders", testTwoReaders},
-		{"ConcurrentWriters", testConcurrentWriters},
+		{"TwoReaders", on(ManyReaders)},
+		{"ConcurrentWriters", on(ManyWriters)},
 		{"LostWakeUp", testLostWakeUp},
 		{"CloseDuringWrite", testCloseDuringWrite},
 		{"OpenBothWays", testOpenBothWays},
@@ -146,20 +146,16 @@ func testConn(t *testing.T, s Subject) {
 		t.Run(kind.Name, func(t *testing.T) {
 			nettest.TestConn(t, func() (c1, c2 net.Conn, stop func(), err error) {
 				p := connect(t, s.Muxer, kind)
-				c1, c2 = p.open()
-				return c1, c2, p.cut, nil
+				c1, c2 = p.Open()
+				return c1, c2, p.Cut, nil
 			})
 		})
 	}
 }
 
-// Pair is two ends of a session.
-type Pair struct {
-	t              testing.TB
-	Client, Server muxer.Session
-	conns          [2]net.Conn
-	Accepted       chan muxer.Stream // by the server
-	served         sync.WaitGroup
+// on is a shared check of a muxer.
+func on(check func(*testing.T, *Pair)) func(*testing.T, Subject) {
+	return func(t *testing.T, s Subject) { check(t, NewPair(t, s.Muxer)) }
 }
 
 // NewPair runs a session over a connection in memory.
@@ -167,37 +163,10 @@ func NewPair(t testing.TB, m muxer.Muxer) *Pair { return connect(t, m, Kinds[0])
 
 func connect(t testing.TB, m muxer.Muxer, kind Kind) *Pair {
 	t.Helper()
-	p := &Pair{t: t, Accepted: make(chan muxer.Stream, 10000)}
-	p.conns[0], p.conns[1] = kind.Make(t)
-	p.Client, p.Server = m.New(p.conns[0], true), m.New(p.conns[1], false)
-	p.served.Go(func() { p.Client.Serve(func(s muxer.Stream) { s.Reset(0) }) })
-	p.served.Go(func() { p.Server.Serve(func(s muxer.Stream) { p.Accepted <- s }) })
-	t.Cleanup(p.cut)
+	a, b := kind.Make(t)
+	p := Serve(t, m.New(a, true), m.New(b, false))
+	p.conns = [2]net.Conn{a, b}
 	return p
-}
-
-// cut ends both sessions at once.
-func (p *Pair) cut() {
-	p.Client.Close(past(), 0)
-	p.Server.Close(past(), 0)
-	p.served.Wait()
-}
-
-// open returns the two ends of a new stream, on which nothing is under way.
-func (p *Pair) open() (a, b muxer.Stream) {
-	p.t.Helper()
-	a, err := p.Client.Open(context.Background())
-	if err != nil {
-		p.t.Fatal("Open:", err)
-	}
-	if _, err := a.Write([]byte("x")); err != nil {
-		p.t.Fatal("first Write:", err)
-	}
-	b = <-p.Accepted
-	if _, err := io.ReadFull(b, make([]byte, 1)); err != nil {
-		p.t.Fatal("first Read:", err)
-	}
-	return a, b
 }
 
 // past returns a context that has ended.
@@ -264,61 +233,18 @@ func write(t testing.TB, w io.Writer, s string) {
 
 func testHalfClose(t *testing.T, s Subject) {
 	p := NewPair(t, s.Muxer)
-	a, b := p.open()
-	write(t, a, "question")
-	if err := a.CloseWrite(); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := a.Write([]byte("x")); !errors.Is(err, net.ErrClosed) {
-		t.Errorf("Write after CloseWrite: %v", err)
-	}
-	got, err := io.ReadAll(b)
-	if string(got) != "question" || err != nil {
-		t.Fatalf("got %q, %v", got, err)
-	}
-	write(t, b, "answer")
-	if err := b.Close(); err != nil {
-		t.Fatal(err)
-	}
-	got, err = io.ReadAll(a)
-	if string(got) != "answer" || err != nil {
-		t.Fatalf("got %q, %v", got, err)
-	}
-	if err := a.Close(); err != nil {
-		t.Fatal(err)
-	}
-	synctest.Wait()
-	time.Sleep(10 * time.Millisecond) // ends that nobody waits for may be late
+	HalfClose(t, p)
 	for _, x := range []muxer.Session{p.Client, p.Server} {
-		if st := x.Stats(); st.Streams != 0 || st.Received != 0 {
+		if st := x.Stats(); st.Received != 0 {
 			t.Errorf("after both ends closed: %+v", st)
 		}
-	}
-}
-
-func testCloseBeforeWrite(t *testing.T, s Subject) {
-	p := NewPair(t, s.Muxer)
-	for _, end := range []func(muxer.Stream) error{muxer.Stream.Close, muxer.Stream.CloseWrite} {
-		a, err := p.Client.Open(context.Background())
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := end(a); err != nil {
-			t.Fatal(err)
-		}
-		b := <-p.Accepted
-		if n, err := b.Read(make([]byte, 1)); n != 0 || err != io.EOF {
-			t.Errorf("got %d, %v, want EOF", n, err)
-		}
-		a.Close()
-		b.Close()
 	}
 }
 
 // A peer that closes without reading must not lose what it wrote, nor block us.
 func testCloseUnread(t *testing.T, s Subject) {
 	p := NewPair(t, s.Muxer)
-	a, b := p.open()
+	a, b := p.Open()
 	write(t, b, "answer")
 	write(t, a, strings.Repeat("unread", 1000))
 	if err := b.Close(); err != nil {
@@ -346,7 +272,7 @@ func testCloseUnread(t *testing.T, s Subject) {
 
 func testCloseRead(t *testing.T, s Subject) {
 	p := NewPair(t, s.Muxer)
-	a, b := p.open()
+	a, b := p.Open()
 	read := make(chan error, 1)
 	go func() {
 		_, err := b.Read(make([]byte, 1))
@@ -367,7 +293,7 @@ func testCloseRead(t *testing.T, s Subject) {
 func testReset(t *testing.T, s Subject) {
 	p := NewPair(t, s.Muxer)
 	for _, flip := range []bool{false, true} {
-		a, b := p.open()
+		a, b := p.Open()
 		if flip {
 			a, b = b, a
 		}
@@ -398,7 +324,7 @@ func testReset(t *testing.T, s Subject) {
 			}
 		}
 	}
-	a, b := p.open() // the session goes on
+	a, b := p.Open() // the session goes on
 	write(t, a, "x")
 	wantRead(t, b, "x")
 	synctest.Wait()
@@ -412,7 +338,7 @@ func testAfterReset(t *testing.T, s Subject) {
 	p := NewPair(t, s.Muxer)
 	told := make(chan string, 10)
 	watch := func(what string) (a, b muxer.Stream) {
-		a, b = p.open()
+		a, b = p.Open()
 		a.AfterReset(func() { told <- "not the last" })
 		a.AfterReset(func() { told <- what })
 		return a, b
@@ -452,7 +378,7 @@ func testAfterReset(t *testing.T, s Subject) {
 
 func testDeadline(t *testing.T, s Subject) {
 	p := NewPair(t, s.Muxer)
-	a, b := p.open()
+	a, b := p.Open()
 	for _, set := range []func(time.Time) error{a.SetReadDeadline, a.SetDeadline} {
 		start := time.Now()
 		set(start.Add(time.Hour))
@@ -529,7 +455,7 @@ func wantAll(t *testing.T, errs chan error, n int, check func(error)) {
 
 func testDeadlineWakesAll(t *testing.T, s Subject) {
 	p := NewPair(t, s.Muxer)
-	a, b := p.open()
+	a, b := p.Open()
 	for _, d := range []time.Duration{-time.Hour, 0, 10 * time.Millisecond} {
 		errs, n := blocked(t, s, a)
 		a.SetDeadline(time.Now().Add(d))
@@ -633,12 +559,12 @@ func testWakeWhileStuck(t *testing.T, s Subject) {
 
 func testCloseWakesAll(t *testing.T, s Subject) {
 	p := NewPair(t, s.Muxer)
-	a, _ := p.open()
+	a, _ := p.Open()
 	errs, n := blocked(t, s, a)
 	a.Close()
 	wantAll(t, errs, n, func(err error) { wantErr(t, "blocked call", err, net.ErrClosed) })
 
-	a, b := p.open()
+	a, b := p.Open()
 	errs, n = blocked(t, s, a)
 	b.Reset(3)
 	wantAll(t, errs, n, func(err error) { wantReset(t, "blocked call", err, s.code(3), true) })
@@ -646,8 +572,8 @@ func testCloseWakesAll(t *testing.T, s Subject) {
 
 func testSessionCloseWakesAll(t *testing.T, s Subject) {
 	p := NewPair(t, s.Muxer)
-	a, _ := p.open()
-	_, b := p.open()
+	a, _ := p.Open()
+	_, b := p.Open()
 	errs, n := blocked(t, s, a)
 	errs2, n2 := blocked(t, s, b)
 	p.Client.Close(past(), 5)
@@ -660,7 +586,7 @@ func testSessionCloseWakesAll(t *testing.T, s Subject) {
 
 func testHangUpWakesAll(t *testing.T, s Subject) {
 	p := NewPair(t, s.Muxer)
-	a, _ := p.open()
+	a, _ := p.Open()
 	errs, n := blocked(t, s, a)
 	p.conns[1].Close()
 	wantAll(t, errs, n, func(err error) {
@@ -679,7 +605,7 @@ func testBackPressure(t *testing.T, s Subject) {
 		return // the protocol has no windows
 	}
 	p := NewPair(t, s.Muxer)
-	a, b := p.open()
+	a, b := p.Open()
 	a.SetWriteDeadline(time.Now().Add(time.Second))
 	sent := 0
 	var err error
@@ -705,8 +631,8 @@ func testBackPressure(t *testing.T, s Subject) {
 // A stream whose reader does not read never holds up another.
 func testSlowReader(t *testing.T, s Subject) {
 	p := NewPair(t, s.Muxer)
-	slow, _ := p.open()
-	a, b := p.open()
+	slow, _ := p.Open()
+	a, b := p.Open()
 	go func() {
 		for range 200 {
 			if _, err := slow.Write(make([]byte, 10000)); err != nil {
@@ -728,7 +654,7 @@ func testSlowReader(t *testing.T, s Subject) {
 // What arrives is dealt with within a moment even if no stream is read.
 func testNobodyReads(t *testing.T, s Subject) {
 	p := NewPair(t, s.Muxer)
-	a, b := p.open()
+	a, b := p.Open()
 	write(t, b, "x")
 	wantRead(t, a, "x") // its reader had the read token, and does not come back
 	start := time.Now()
@@ -751,7 +677,7 @@ func testNobodyReads(t *testing.T, s Subject) {
 	}
 	p.conns[1].Close()
 	start = time.Now()
-	p.served.Wait()
+	p.Wait()
 	if d := time.Since(start); d > 5*time.Millisecond {
 		t.Errorf("the end was noticed after %v", d)
 	}
@@ -763,7 +689,7 @@ func testOtherReads(t *testing.T, s Subject) {
 	const n = 20
 	var as, bs [n]muxer.Stream
 	for i := range n {
-		as[i], bs[i] = p.open()
+		as[i], bs[i] = p.Open()
 	}
 	var wg sync.WaitGroup
 	for i, a := range as {
@@ -804,11 +730,11 @@ func testOtherReads(t *testing.T, s Subject) {
 // that very moment, sees to it that another does.
 func testTokenPassedOn(t *testing.T, s Subject) {
 	p := NewPair(t, s.Muxer)
-	gone, _ := p.open()
-	full, _ := p.open()
-	last, c := p.open()
+	gone, _ := p.Open()
+	full, _ := p.Open()
+	last, c := p.Open()
 	for i := range 200 {
-		lead, l := p.open()
+		lead, l := p.Open()
 		var reader, others sync.WaitGroup
 		reader.Go(func() { lead.Read(make([]byte, 1)) })
 		synctest.Wait()
@@ -920,88 +846,11 @@ func (g *gated) Write(p []byte) (int, error) {
 	return g.Conn.Write(p)
 }
 
-// Each byte goes to one of a stream's readers, and none is left behind.
-func testTwoReaders(t *testing.T, s Subject) {
-	p := NewPair(t, s.Muxer)
-	a, b := p.open()
-	var mu sync.Mutex
-	total := 0
-	var wg sync.WaitGroup
-	for range 8 {
-		wg.Go(func() {
-			buf := make([]byte, 777)
-			for {
-				n, err := b.Read(buf)
-				mu.Lock()
-				total += n
-				mu.Unlock()
-				if err != nil {
-					wantErr(t, "Read", err, io.EOF)
-					return
-				}
-			}
-		})
-	}
-	for i := range 100 {
-		write(t, a, strings.Repeat("z", 5000))
-		if i%3 == 0 {
-			synctest.Wait()
-		}
-	}
-	a.CloseWrite()
-	wg.Wait()
-	if total != 500000 {
-		t.Errorf("%d bytes, want 500000", total)
-	}
-}
-
-// Sixteen writers on one stream, and a reader that is sometimes slow: the window
-// is never overrun, which in go-yamux cost the connection, and no Write is torn.
-func testConcurrentWriters(t *testing.T, s Subject) {
-	p := NewPair(t, s.Muxer)
-	a, b := p.open()
-	const writers, each = 16, 40
-	var wg sync.WaitGroup
-	for i := range writers {
-		wg.Go(func() {
-			for j := range each {
-				size := (i*131+j*977)%20000 + 4
-				msg := bytes.Repeat([]byte{byte(i)}, size)
-				binary.BigEndian.PutUint32(msg, uint32(size)<<8|uint32(i))
-				if n, err := a.Write(msg); n != size || err != nil {
-					t.Errorf("Write: %d, %v", n, err)
-					return
-				}
-			}
-		})
-	}
-	go func() { wg.Wait(); a.CloseWrite() }()
-	for msgs := 0; ; msgs++ {
-		var head [4]byte
-		if _, err := io.ReadFull(b, head[:]); err == io.EOF && msgs == writers*each {
-			break
-		} else if err != nil {
-			t.Fatalf("after %d messages: %v", msgs, err)
-		}
-		v := binary.BigEndian.Uint32(head[:])
-		body := make([]byte, v>>8-4)
-		if _, err := io.ReadFull(b, body); err != nil {
-			t.Fatal(err)
-		}
-		if bytes.Count(body, []byte{byte(v)}) != len(body) {
-			t.Fatalf("the bytes of two Writes are mixed")
-		}
-		if msgs%50 == 0 {
-			time.Sleep(10 * time.Millisecond)
-		}
-	}
-}
-
 // Eight writers on one stream whose peer always reads: in go-yamux they stalled for
 // good in six runs of seven.
 func testLostWakeUp(t *testing.T, s Subject) {
 	p := NewPair(t, s.Muxer)
-	a, b := p.open()
+	a, b := p.Open()
 	const writers, each, size = 8, 60, 32 << 10
 	var wg sync.WaitGroup
 	for range writers {
@@ -1026,73 +875,13 @@ func testLostWakeUp(t *testing.T, s Subject) {
 	}
 }
 
-// A Write that is under way when its stream is closed has sent what it says, and
-// nothing after that.
 func testCloseDuringWrite(t *testing.T, s Subject) {
-	p := NewPair(t, s.Muxer)
-	for _, end := range []func(muxer.Stream) error{muxer.Stream.Close, muxer.Stream.CloseWrite} {
-		a, b := p.open()
-		sent := make(chan int)
-		go func() {
-			n, err := a.Write(make([]byte, 10<<20))
-			if s.Windows || err != nil {
-				wantErr(t, "Write", err, net.ErrClosed)
-			}
-			sent <- n
-		}()
-		synctest.Wait()
-		if err := end(a); err != nil {
-			t.Error(err)
-		}
-		want := <-sent
-		if n, err := io.Copy(io.Discard, b); int(n) != want || err != nil {
-			t.Errorf("read %d bytes of %d, %v", n, want, err)
-		}
-		a.Close()
-		b.Close()
-	}
+	CloseDuringWrite(t, NewPair(t, s.Muxer), 10<<20, s.Windows)
 }
 
 func testOpenBothWays(t *testing.T, s Subject) {
 	a, b := Pipe(64 << 10)
-	x, y := s.Muxer.New(a, true), s.Muxer.New(b, false)
-	var wg sync.WaitGroup
-	serve := func(x muxer.Session) {
-		x.Serve(func(s muxer.Stream) {
-			go func() {
-				io.Copy(s, s)
-				s.Close()
-			}()
-		})
-	}
-	wg.Go(func() { serve(x) })
-	wg.Go(func() { serve(y) })
-	var clients sync.WaitGroup
-	for _, z := range []muxer.Session{x, y} {
-		for range 50 {
-			clients.Go(func() {
-				st, err := z.Open(context.Background())
-				if err != nil {
-					t.Error(err)
-					return
-				}
-				msg := strings.Repeat("hello", 10000)
-				go func() {
-					st.Write([]byte(msg))
-					st.CloseWrite()
-				}()
-				got, err := io.ReadAll(st)
-				if string(got) != msg || err != nil {
-					t.Errorf("echo: %d bytes of %d, %v", len(got), len(msg), err)
-				}
-				st.Close()
-			})
-		}
-	}
-	clients.Wait()
-	x.Close(past(), 0)
-	y.Close(past(), 0)
-	wg.Wait()
+	OpenBothWays(t, s.Muxer.New(a, true), s.Muxer.New(b, false), 50)
 }
 
 // A stream that fails, in whatever way, gives its place in the backlog back. In
@@ -1182,7 +971,7 @@ func testOpenWaits(t *testing.T, s Subject) {
 // was refused ended the connection.
 func testRefusal(t *testing.T, s Subject) {
 	p := NewPair(t, s.Limited)
-	a, b := p.open()
+	a, b := p.Open()
 	var streams []muxer.Stream
 	for range 10000 {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
@@ -1216,7 +1005,7 @@ func testRefusal(t *testing.T, s Subject) {
 		(<-p.Accepted).Reset(0)
 	}
 	synctest.Wait()
-	c, d := p.open()
+	c, d := p.Open()
 	write(t, c, "again")
 	wantRead(t, d, "again")
 	if n := p.Client.Stats().Streams; n != 2 {
@@ -1287,8 +1076,8 @@ func testGracefulClose(t *testing.T, s Subject) {
 	}
 	// Without the end of the stream, the reader learns that something is missing.
 	p := NewPair(t, s.Muxer)
-	a, _ := p.open()
-	b, c := p.open()
+	a, _ := p.Open()
+	b, c := p.Open()
 	write(t, a, "begun")
 	write(t, b, "done")
 	b.Close()
@@ -1307,7 +1096,7 @@ func testGracefulClose(t *testing.T, s Subject) {
 
 func testCloseCode(t *testing.T, s Subject) {
 	p := NewPair(t, s.Muxer)
-	a, b := p.open()
+	a, b := p.Open()
 	write(t, a, "begun")
 	if err := p.Client.Close(within(t, 10*time.Second), 17); err != nil {
 		t.Fatal("Close:", err)
@@ -1329,7 +1118,7 @@ func testCloseCode(t *testing.T, s Subject) {
 	if err := p.Client.Close(context.Background(), 1); err != nil {
 		t.Errorf("a second Close: %v", err)
 	}
-	p.served.Wait()
+	p.Wait()
 }
 
 // A context that has ended closes at once, whatever is stuck.
@@ -1385,7 +1174,7 @@ func testCloseWithoutServe(t *testing.T, s Subject) {
 // The peer reads on after we have said goodbye, and what it still sends arrives.
 func testLingering(t *testing.T, s Subject) {
 	p := NewPair(t, s.Muxer)
-	a, b := p.open()
+	a, b := p.Open()
 	closed := make(chan error)
 	time.AfterFunc(time.Second, func() { closed <- p.Client.Close(within(t, time.Minute), 0) })
 	p.conns[1] = nil
@@ -1448,7 +1237,7 @@ func testGoroutines(t *testing.T, s Subject) {
 	p := NewPair(t, s.Muxer)
 	var as, bs []muxer.Stream
 	for range 20 {
-		a, b := p.open()
+		a, b := p.Open()
 		write(t, b, "x")
 		wantRead(t, a, "x")
 		a.SetReadDeadline(time.Now().Add(time.Second))
@@ -1465,7 +1254,7 @@ func testGoroutines(t *testing.T, s Subject) {
 		bs[i].Close()
 	}
 	p.Client.Close(within(t, time.Minute), 0)
-	p.served.Wait()
+	p.Wait()
 	synctest.Wait()
 	if n := goroutines() - before; n != 0 {
 		t.Errorf("%d goroutines are left", n)
@@ -1560,7 +1349,7 @@ func testSmallWrites(t *testing.T, s Subject) {
 	// One who writes a little at a time waits for a peer that does not read, as others
 	// do, and loses nothing.
 	p := NewPair(t, s.Muxer)
-	st, in := p.open()
+	st, in := p.Open()
 	st.SetWriteDeadline(time.Now().Add(time.Second))
 	sent := 0
 	for err := error(nil); err == nil && sent < 10<<20; {

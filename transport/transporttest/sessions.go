@@ -3,7 +3,6 @@ package transporttest
 import (
 	"bytes"
 	"context"
-	"encoding/binary"
 	"errors"
 	"io"
 	"net"
@@ -19,6 +18,7 @@ import (
 	"golang.org/x/net/nettest"
 
 	"github.com/plexus-p2p/plexus/muxer"
+	"github.com/plexus-p2p/plexus/muxer/muxertest"
 	"github.com/plexus-p2p/plexus/peer"
 	"github.com/plexus-p2p/plexus/security"
 	"github.com/plexus-p2p/plexus/transport"
@@ -63,7 +63,7 @@ func TestSessions(t *testing.T, p Sessions) {
 		{"Goroutines", testSessionGoroutines},
 		{"LazyOpen", testSessionLazyOpen},
 		{"HalfClose", testSessionHalfClose},
-		{"CloseBeforeWrite", testSessionCloseBeforeWrite},
+		{"CloseBeforeWrite", on(muxertest.CloseBeforeWrite)},
 		{"CloseRead", testSessionCloseRead},
 		{"CloseDelivers", testSessionCloseDelivers},
 		{"Reset", testSessionReset},
@@ -73,8 +73,8 @@ func TestSessions(t *testing.T, p Sessions) {
 		{"DeadlineWakesAll", testSessionDeadlineWakesAll},
 		{"CloseWakesAll", testSessionCloseWakesAll},
 		{"EndWakesAll", testSessionEndWakesAll},
-		{"ManyReaders", testSessionManyReaders},
-		{"ManyWriters", testSessionManyWriters},
+		{"ManyReaders", on(muxertest.ManyReaders)},
+		{"ManyWriters", on(muxertest.ManyWriters)},
 		{"CloseDuringWrite", testSessionCloseDuringWrite},
 		{"Large", testSessionLarge},
 		{"OpenBothWays", testSessionOpenBothWays},
@@ -99,8 +99,8 @@ func TestSessions(t *testing.T, p Sessions) {
 	t.Run("Conn", func(t *testing.T) {
 		nettest.TestConn(t, func() (net.Conn, net.Conn, func(), error) {
 			x := newSessionPair(t, p)
-			a, b := x.open(t)
-			return a, b, func() { a.Close(); b.Close(); x.cut() }, nil
+			a, b := x.Open()
+			return a, b, func() { a.Close(); b.Close(); x.Cut(); x.l.Close() }, nil
 		})
 	})
 }
@@ -166,40 +166,20 @@ func soon(t testing.TB) context.Context {
 // sessionPair is two ends of a session that are served.
 type sessionPair struct {
 	*sessionHosts
-	c, s     transport.Session
-	accepted chan muxer.Stream // by the server
-	served   sync.WaitGroup
-	why      [2]error // Serve's, of the client and the server, after cut
+	*muxertest.Pair
+	c, s transport.Session
 }
 
 func newSessionPair(t testing.TB, p Sessions) *sessionPair {
 	t.Helper()
-	x := &sessionPair{sessionHosts: newSessionHosts(t, p), accepted: make(chan muxer.Stream, 20000)}
-	x.c, x.s = x.dial(t)
-	x.served.Go(func() { x.why[0] = x.c.Serve(func(s muxer.Stream) { s.Reset(0) }) })
-	x.served.Go(func() { x.why[1] = x.s.Serve(func(s muxer.Stream) { x.accepted <- s }) })
-	t.Cleanup(x.cut)
-	return x
+	h := newSessionHosts(t, p)
+	c, s := h.dial(t)
+	return &sessionPair{h, muxertest.Serve(t, c, s), c, s}
 }
 
-func (x *sessionPair) cut() {
-	x.c.Close(ended(), 0)
-	x.s.Close(ended(), 0)
-	x.served.Wait()
-	x.l.Close()
-}
-
-// open returns the two ends of a stream on which nothing is under way.
-func (x *sessionPair) open(t testing.TB) (a, b muxer.Stream) {
-	t.Helper()
-	a, err := x.c.Open(soon(t))
-	if err != nil {
-		t.Fatal("Open:", err)
-	}
-	put(t, a, "x")
-	b = <-x.accepted
-	want(t, b, "x")
-	return a, b
+// on is a check that muxers share, of a transport.
+func on(check func(*testing.T, *muxertest.Pair)) func(*testing.T, Sessions) {
+	return func(t *testing.T, p Sessions) { check(t, newSessionPair(t, p).Pair) }
 }
 
 func put(t testing.TB, w io.Writer, s string) {
@@ -404,7 +384,7 @@ func testSessionListenTwice(t *testing.T, p Sessions) {
 func testSessionOutlivesListener(t *testing.T, p Sessions) {
 	x := newSessionPair(t, p)
 	x.l.Close()
-	a, b := x.open(t)
+	a, b := x.Open()
 	put(t, b, "still here")
 	want(t, a, "still here")
 }
@@ -496,7 +476,7 @@ func testSessionLazyOpen(t *testing.T, p Sessions) {
 	for range 2 { // the peer may hear of both at once
 		go func() {
 			b := make([]byte, 3)
-			io.ReadFull(<-x.accepted, b)
+			io.ReadFull(<-x.Accepted, b)
 			words <- string(b)
 		}()
 	}
@@ -512,59 +492,15 @@ func testSessionLazyOpen(t *testing.T, p Sessions) {
 
 func testSessionHalfClose(t *testing.T, p Sessions) {
 	x := newSessionPair(t, p)
-	a, b := x.open(t)
-	put(t, a, "question")
-	if err := a.CloseWrite(); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := a.Write([]byte("x")); !errors.Is(err, net.ErrClosed) {
-		t.Errorf("Write after CloseWrite: %v", err)
-	}
-	got, err := io.ReadAll(b)
-	if string(got) != "question" || err != nil {
-		t.Fatalf("got %q, %v", got, err)
-	}
-	put(t, b, "answer")
-	if err := b.Close(); err != nil {
-		t.Fatal(err)
-	}
-	got, err = io.ReadAll(a)
-	if string(got) != "answer" || err != nil {
-		t.Fatalf("got %q, %v", got, err)
-	}
-	if err := a.Close(); err != nil {
-		t.Fatal(err)
-	}
-	eventually(t, "that no stream is open", func() bool {
-		return x.c.Stats().Streams == 0 && x.s.Stats().Streams == 0
-	})
+	muxertest.HalfClose(t, x.Pair)
 	if rtt := x.c.Stats().RTT; rtt <= 0 && !p.NoRTT {
 		t.Errorf("round-trip time %v", rtt)
 	}
 }
 
-func testSessionCloseBeforeWrite(t *testing.T, p Sessions) {
-	x := newSessionPair(t, p)
-	for _, end := range []func(muxer.Stream) error{muxer.Stream.Close, muxer.Stream.CloseWrite} {
-		a, err := x.c.Open(soon(t))
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := end(a); err != nil {
-			t.Fatal(err)
-		}
-		b := <-x.accepted
-		if n, err := b.Read(make([]byte, 1)); n != 0 || err != io.EOF {
-			t.Errorf("got %d, %v, want EOF", n, err)
-		}
-		a.Close()
-		b.Close()
-	}
-}
-
 func testSessionCloseRead(t *testing.T, p Sessions) {
 	x := newSessionPair(t, p)
-	a, b := x.open(t)
+	a, b := x.Open()
 	done := make(chan error, 1)
 	go func() { done <- read(b)() }()
 	time.Sleep(10 * time.Millisecond)
@@ -584,7 +520,7 @@ func testSessionCloseRead(t *testing.T, p Sessions) {
 func testSessionCloseDelivers(t *testing.T, p Sessions) {
 	x := newSessionPair(t, p)
 	for _, size := range []int{1, 10e3, 200e3} {
-		a, b := x.open(t)
+		a, b := x.Open()
 		msg := make([]byte, size)
 		new(pattern).Read(msg)
 		go func() {
@@ -606,7 +542,7 @@ func testSessionCloseDelivers(t *testing.T, p Sessions) {
 func testSessionReset(t *testing.T, p Sessions) {
 	x := newSessionPair(t, p)
 	for _, flip := range []bool{false, true} {
-		a, b := x.open(t)
+		a, b := x.Open()
 		if flip {
 			a, b = b, a
 		}
@@ -627,7 +563,7 @@ func testSessionReset(t *testing.T, p Sessions) {
 			}
 		}
 	}
-	a, b := x.open(t) // the session goes on
+	a, b := x.Open() // the session goes on
 	put(t, a, "x")
 	want(t, b, "x")
 	eventually(t, "that one stream is open", func() bool { return x.c.Stats().Streams == 1 })
@@ -638,7 +574,7 @@ func testSessionAfterReset(t *testing.T, p Sessions) {
 	x := newSessionPair(t, p)
 	told := make(chan string, 10)
 	watch := func(what string) (a, b muxer.Stream) {
-		a, b = x.open(t)
+		a, b = x.Open()
 		a.AfterReset(func() { told <- "not the last" })
 		a.AfterReset(func() { told <- what })
 		return a, b
@@ -678,7 +614,7 @@ func testSessionAfterReset(t *testing.T, p Sessions) {
 // "Ready tells that Read would not block: bytes, EOF or an error wait."
 func testSessionReady(t *testing.T, p Sessions) {
 	x := newSessionPair(t, p)
-	a, b := x.open(t)
+	a, b := x.Open()
 	if b.Ready() {
 		t.Error("ready, though nothing was sent")
 	}
@@ -707,7 +643,7 @@ func testSessionReady(t *testing.T, p Sessions) {
 
 func testSessionDeadlines(t *testing.T, p Sessions) {
 	x := newSessionPair(t, p)
-	a, b := x.open(t)
+	a, b := x.Open()
 	a.SetReadDeadline(time.Now().Add(20 * time.Millisecond))
 	expired(t, "Read", read(a))
 	expired(t, "Read again", read(a))
@@ -782,7 +718,7 @@ func wantAll(t testing.TB, errs chan error, check func(error)) {
 
 func testSessionDeadlineWakesAll(t *testing.T, p Sessions) {
 	x := newSessionPair(t, p)
-	a, b := x.open(t)
+	a, b := x.Open()
 	for _, d := range []time.Duration{-time.Hour, 0, 10 * time.Millisecond} {
 		errs := blockedCalls(a)
 		a.SetDeadline(time.Now().Add(d))
@@ -800,7 +736,7 @@ func testSessionDeadlineWakesAll(t *testing.T, p Sessions) {
 
 func testSessionCloseWakesAll(t *testing.T, p Sessions) {
 	x := newSessionPair(t, p)
-	a, _ := x.open(t)
+	a, _ := x.Open()
 	errs := blockedCalls(a)
 	a.Close()
 	wantAll(t, errs, func(err error) {
@@ -808,7 +744,7 @@ func testSessionCloseWakesAll(t *testing.T, p Sessions) {
 			t.Errorf("blocked call: %v", err)
 		}
 	})
-	a, b := x.open(t)
+	a, b := x.Open()
 	errs = blockedCalls(a)
 	b.Reset(3)
 	wantAll(t, errs, func(err error) { wantReset(t, "blocked call", err, p.code(3), true) })
@@ -816,8 +752,8 @@ func testSessionCloseWakesAll(t *testing.T, p Sessions) {
 
 func testSessionEndWakesAll(t *testing.T, p Sessions) {
 	x := newSessionPair(t, p)
-	a, _ := x.open(t)
-	_, b := x.open(t)
+	a, _ := x.Open()
+	_, b := x.Open()
 	errs, errs2 := blockedCalls(a), blockedCalls(b)
 	x.c.Close(ended(), 5)
 	wantAll(t, errs, func(err error) {
@@ -829,145 +765,18 @@ func testSessionEndWakesAll(t *testing.T, p Sessions) {
 	wantAll(t, errs2, func(err error) { wantEnd(t, "peer's blocked call", err, p.code(5), true) })
 }
 
-func testSessionManyReaders(t *testing.T, p Sessions) {
-	x := newSessionPair(t, p)
-	a, b := x.open(t)
-	var mu sync.Mutex
-	total := 0
-	var wg sync.WaitGroup
-	for range 8 {
-		wg.Go(func() {
-			buf := make([]byte, 777)
-			for {
-				n, err := b.Read(buf)
-				mu.Lock()
-				total += n
-				mu.Unlock()
-				if err != nil {
-					if err != io.EOF {
-						t.Errorf("Read: %v", err)
-					}
-					return
-				}
-			}
-		})
-	}
-	for range 100 {
-		put(t, a, string(make([]byte, 5000)))
-	}
-	a.CloseWrite()
-	wg.Wait()
-	if total != 500000 {
-		t.Errorf("%d bytes, want 500000", total)
-	}
-}
-
-// No Write is torn.
-func testSessionManyWriters(t *testing.T, p Sessions) {
-	x := newSessionPair(t, p)
-	a, b := x.open(t)
-	const writers, each = 16, 20
-	var wg sync.WaitGroup
-	for i := range writers {
-		wg.Go(func() {
-			for j := range each {
-				size := (i*131+j*977)%20000 + 4
-				msg := bytes.Repeat([]byte{byte(i)}, size)
-				binary.BigEndian.PutUint32(msg, uint32(size)<<8|uint32(i))
-				if n, err := a.Write(msg); n != size || err != nil {
-					t.Errorf("Write: %d, %v", n, err)
-					return
-				}
-			}
-		})
-	}
-	go func() { wg.Wait(); a.CloseWrite() }()
-	for msgs := 0; ; msgs++ {
-		var head [4]byte
-		if _, err := io.ReadFull(b, head[:]); err == io.EOF && msgs == writers*each {
-			break
-		} else if err != nil {
-			t.Fatalf("after %d messages: %v", msgs, err)
-		}
-		v := binary.BigEndian.Uint32(head[:])
-		body := make([]byte, v>>8-4)
-		if _, err := io.ReadFull(b, body); err != nil {
-			t.Fatal(err)
-		}
-		if bytes.Count(body, []byte{byte(v)}) != len(body) {
-			t.Fatalf("the bytes of two Writes are mixed")
-		}
-	}
-}
-
-// A Write that is under way when its stream is closed has sent what it says, and
-// nothing after that.
 func testSessionCloseDuringWrite(t *testing.T, p Sessions) {
-	x := newSessionPair(t, p)
-	for _, end := range []func(muxer.Stream) error{muxer.Stream.Close, muxer.Stream.CloseWrite} {
-		a, b := x.open(t)
-		sent := make(chan int)
-		go func() {
-			n, err := a.Write(make([]byte, 32<<20))
-			if !errors.Is(err, net.ErrClosed) {
-				t.Errorf("Write: %v", err)
-			}
-			sent <- n
-		}()
-		time.Sleep(20 * time.Millisecond)
-		if err := end(a); err != nil {
-			t.Error(err)
-		}
-		want := <-sent
-		if n, err := io.Copy(io.Discard, b); int(n) != want || err != nil {
-			t.Errorf("read %d bytes of %d, %v", n, want, err)
-		}
-		a.Close()
-		b.Close()
-	}
+	muxertest.CloseDuringWrite(t, newSessionPair(t, p).Pair, 32<<20, true)
 }
 
 func testSessionLarge(t *testing.T, p Sessions) {
-	c, d := newSessionPair(t, p).open(t)
+	c, d := newSessionPair(t, p).Open()
 	large(t, c, d)
 }
 
 func testSessionOpenBothWays(t *testing.T, p Sessions) {
-	h := newSessionHosts(t, p)
-	c, s := h.dial(t)
-	var wg, clients sync.WaitGroup
-	for _, z := range []transport.Session{c, s} {
-		wg.Go(func() {
-			z.Serve(func(st muxer.Stream) {
-				go func() {
-					io.Copy(st, st)
-					st.Close()
-				}()
-			})
-		})
-		for range 20 {
-			clients.Go(func() {
-				st, err := z.Open(soon(t))
-				if err != nil {
-					t.Error(err)
-					return
-				}
-				msg := bytes.Repeat(hello, 5000)
-				go func() {
-					st.Write(msg)
-					st.CloseWrite()
-				}()
-				if got, err := io.ReadAll(st); !bytes.Equal(got, msg) || err != nil {
-					t.Errorf("echo: %d bytes of %d, %v", len(got), len(msg), err)
-				}
-				st.Close()
-			})
-		}
-	}
-	clients.Wait()
-	c.Close(ended(), 0)
-	s.Close(ended(), 0)
-	wg.Wait()
+	c, s := newSessionHosts(t, p).dial(t)
+	muxertest.OpenBothWays(t, c, s, 20)
 }
 
 // However streams end, their place is free again.
@@ -978,7 +787,7 @@ func testSessionManyStreams(t *testing.T, p Sessions) {
 	go func() {
 		for {
 			select {
-			case st := <-x.accepted:
+			case st := <-x.Accepted:
 				st.Reset(1)
 			case <-done:
 				return
@@ -1038,7 +847,7 @@ func testSessionOpenWaits(t *testing.T, p Sessions) {
 		opened <- err
 	}()
 	first.Reset(0)
-	(<-x.accepted).Reset(0)
+	(<-x.Accepted).Reset(0)
 	if err := <-opened; err != nil {
 		t.Errorf("Open after another stream has ended: %v", err)
 	}
@@ -1095,7 +904,7 @@ func testSessionGracefulClose(t *testing.T, p Sessions) {
 
 func testSessionCloseCode(t *testing.T, p Sessions) {
 	x := newSessionPair(t, p)
-	a, b := x.open(t)
+	a, b := x.Open()
 	put(t, a, "begun")
 	want(t, b, "begun")
 	done := make(chan error, 1)
@@ -1111,15 +920,15 @@ func testSessionCloseCode(t *testing.T, p Sessions) {
 		t.Errorf("a second Close: %v", err)
 	}
 	wantEnd(t, "Read, when the peer closes", <-done, p.code(0x1006), true)
-	x.served.Wait()
-	wantEnd(t, "our Serve", x.why[0], 0x1006, false)
-	wantEnd(t, "the peer's Serve", x.why[1], p.code(0x1006), true)
+	ours, theirs := x.Wait()
+	wantEnd(t, "our Serve", ours, 0x1006, false)
+	wantEnd(t, "the peer's Serve", theirs, p.code(0x1006), true)
 }
 
 // A context that has ended closes at once, whatever is stuck.
 func testSessionCloseAtOnce(t *testing.T, p Sessions) {
 	x := newSessionPair(t, p)
-	a, _ := x.open(t)
+	a, _ := x.Open()
 	errs := blockedCalls(a)
 	begin := time.Now()
 	x.c.Close(ended(), 0)
