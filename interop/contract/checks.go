@@ -278,7 +278,7 @@ func (d *dialer) resetOurs(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		text, err := exchange(s, nil)
+		text, err := io.ReadAll(s) // our end could meet the STOP_SENDING of the listener's Close
 		s.Close()
 		if err != nil {
 			return err

@@ -24,9 +24,11 @@ from libp2p.peer.peerinfo import info_from_p2p_addr
 from libp2p.security.insecure.transport import InsecureTransport
 from libp2p.security.noise.transport import Transport as NoiseTransport
 from libp2p.security.tls.transport import TLSTransport
+from libp2p.stream_muxer.exceptions import MuxedStreamEOF
 from libp2p.stream_muxer.mplex.mplex import Mplex
 from libp2p.stream_muxer.mplex.mplex_stream import MplexStream
 from libp2p.stream_muxer.yamux.yamux import Yamux, YamuxStream
+from libp2p.transport.quic.exceptions import QUICStreamClosedError
 from libp2p.transport.quic.stream import QUICStream
 from libp2p.utils.varint import decode_varint_with_size
 
@@ -82,7 +84,7 @@ async def read_some(stream, n=CHUNK):
     except StreamReset:
         # What py-libp2p says of a QUIC stream as well whose both sides have ended.
         if isinstance(muxed, QUICStream) and not muxed.is_reset():
-            return b""
+            return await left(muxed, n)
         raise
     except StreamEOF:
         # py-libp2p says EOF as well when the remote has reset a stream: its
@@ -97,6 +99,16 @@ async def read_some(stream, n=CHUNK):
             reset = muxed.is_reset()
         if reset:
             raise StreamReset("reset by the remote") from None
+        return await left(muxed, n) if isinstance(muxed, QUICStream) else b""
+
+
+async def left(muxed, n):
+    """What a QUIC stream has though its read says that it has ended: py-libp2p looks
+    for data, waits for a lock, and looks for the end. It leaves what came meanwhile, with
+    the end, to the next read."""
+    try:
+        return await muxed.read(n)
+    except (MuxedStreamEOF, QUICStreamClosedError):
         return b""
 
 
