@@ -311,8 +311,8 @@ func TestChat(t *testing.T) {
 	bob := begin(t, "chat", "garden", "--nick", "bob", "-l", loopback, "--peer", addr)
 	carol := begin(t, "chat", "garden", "--nick", "carol", "-l", loopback, "--peer", addr)
 	// bob and carol hear each other's names through alice.
-	bob.until("carol is here")
-	carol.until("bob is here")
+	bob.hear("alice", "carol")
+	carol.hear("alice", "bob")
 	for _, l := range [][2]string{{"hello, all", "hello, all"}, {"//not a command", "/not a command"}} {
 		io.WriteString(bob.keys, l[0]+"\n")
 		carol.until(" bob  " + l[1])
@@ -353,6 +353,15 @@ func TestChat(t *testing.T) {
 	carol.keys.Close()
 	if r := carol.end(); r.status != 0 {
 		t.Errorf("%+v", r)
+	}
+}
+
+// hear waits until it has said all these names, in any order.
+func (r *running) hear(names ...string) {
+	r.t.Helper()
+	for len(names) > 0 {
+		l := r.line()
+		names = slices.DeleteFunc(names, func(n string) bool { return strings.Contains(l, n) })
 	}
 }
 
