@@ -21,7 +21,7 @@ lint: ## gofmt, go vet, staticcheck
 race: ## go test -race ./...
 	scripts/test.sh race
 
-conformance: ## the muxers' nettest suites, 50 times under -race
+conformance: ## the muxers under -race: nettest 50 times, the rest of muxertest 20 times
 	scripts/test.sh conformance
 
 fuzz: ## each fuzz target for FUZZTIME (5s)

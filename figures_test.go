@@ -28,8 +28,8 @@ import (
 )
 
 // The tests here hold the figures that the README states. They count what does
-// not depend on the machine: allocations, writes, bytes, goroutines. A ceiling is
-// at most a quarter above what is measured, so that a step back is seen. Plexus set
+// not depend on the machine: allocations, writes, bytes, goroutines. Most ceilings are
+// a quarter above what is measured, so that a step back is seen. Plexus set
 // out for less: 25 allocations and 2 writes a stream, 334 allocations a dial,
 // 2 goroutines and 15 KiB an idle connection, 8 MB and 20 modules.
 

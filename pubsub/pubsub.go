@@ -95,7 +95,6 @@ type Config struct {
 func (c *Config) defaults() {
 	c.Policy = cmp.Or(c.Policy, StrictSign)
 	c.MaxMessage = cmp.Or(c.MaxMessage, DefaultMaxMessage)
-	c.TopicsPerPeer = cmp.Or(c.TopicsPerPeer, DefaultTopicsPerPeer)
 	c.OwnQueue = cmp.Or(c.OwnQueue, DefaultOwnQueue)
 	c.ForwardQueue = cmp.Or(c.ForwardQueue, DefaultForwardQueue)
 	c.SubscriberQueue = cmp.Or(c.SubscriberQueue, DefaultSubscriberQueue)
@@ -106,31 +105,43 @@ func (c *Config) defaults() {
 	}
 }
 
-// check says what is wrong with c, defaults applied.
+// check says what is wrong with c, defaults applied but for those of Core.
 func (c *Config) check() error {
 	if c.Policy != StrictSign && c.Policy != StrictNoSign {
 		return fmt.Errorf("pubsub: no signing policy %d", c.Policy)
 	}
-	for _, b := range []struct {
-		field string
-		value any
-		wrong bool
-	}{
-		{"MaxMessage", c.MaxMessage, c.MaxMessage < 1<<10},
-		{"TopicsPerPeer", c.TopicsPerPeer, c.TopicsPerPeer < 0},
-		{"OwnQueue", c.OwnQueue, c.OwnQueue < 0},
-		{"ForwardQueue", c.ForwardQueue, c.ForwardQueue < 0},
-		{"SubscriberQueue", c.SubscriberQueue, c.SubscriberQueue < 0},
-		{"Patience", c.Patience, c.Patience < 0},
-		{"SeenTTL", c.SeenTTL, c.SeenTTL < 0},
-		{"SeenEntries", c.SeenEntries, c.SeenEntries < 0},
-		{"SeenBytes", c.SeenBytes, c.SeenBytes < 0},
-	} {
-		if b.wrong {
-			return fmt.Errorf("pubsub: Config.%s is too small: %v", b.field, b.value)
-		}
+	err := tooSmall([]field{
+		{"Config.MaxMessage", c.MaxMessage, c.MaxMessage < 1<<10},
+		{"Config.TopicsPerPeer", c.TopicsPerPeer, c.TopicsPerPeer < 0},
+		{"Config.OwnQueue", c.OwnQueue, c.OwnQueue < 0},
+		{"Config.ForwardQueue", c.ForwardQueue, c.ForwardQueue < 0},
+		{"Config.SubscriberQueue", c.SubscriberQueue, c.SubscriberQueue < 0},
+		{"Config.Patience", c.Patience, c.Patience < 0},
+		{"Config.SeenTTL", c.SeenTTL, c.SeenTTL < 0},
+		{"Config.SeenEntries", c.SeenEntries, c.SeenEntries < 0},
+		{"Config.SeenBytes", c.SeenBytes, c.SeenBytes < 0},
+	})
+	if err != nil {
+		return err
 	}
 	return c.Validator.check()
+}
+
+// A field of a configuration, and whether it is too small.
+type field struct {
+	name  string
+	value any
+	low   bool
+}
+
+// tooSmall names the first field that is.
+func tooSmall(fields []field) error {
+	for _, f := range fields {
+		if f.low {
+			return fmt.Errorf("pubsub: %s is too small: %v", f.name, f.value)
+		}
+	}
+	return nil
 }
 
 // ErrClosed means that a PubSub, a Topic or a Subscription is closed.

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"sync"
 	"time"
 
@@ -43,20 +42,11 @@ func (v *Validator) check() error {
 	if v.Check == nil {
 		return errors.New("pubsub: a Validator without a Check")
 	}
-	for _, b := range []struct {
-		field string
-		value any
-		wrong bool
-	}{
-		{"Concurrency", v.Concurrency, v.Concurrency < 0},
-		{"Queue", v.Queue, v.Queue < 0},
-		{"Timeout", v.Timeout, v.Timeout < 0},
-	} {
-		if b.wrong {
-			return fmt.Errorf("pubsub: Validator.%s is negative: %v", b.field, b.value)
-		}
-	}
-	return nil
+	return tooSmall([]field{
+		{"Validator.Concurrency", v.Concurrency, v.Concurrency < 0},
+		{"Validator.Queue", v.Queue, v.Queue < 0},
+		{"Validator.Timeout", v.Timeout, v.Timeout < 0},
+	})
 }
 
 // A checker runs a Validator within its bounds.

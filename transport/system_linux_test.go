@@ -6,12 +6,14 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/plexus-p2p/plexus/internal/addrport"
 )
 
 // Dialed connections get the options, accepted ones inherit them.
 func TestOptions(t *testing.T) {
 	l := listen(t, loopback)
-	c, err := System{}.DialTCP(t.Context(), netip.AddrPort{}, at(l.Addr()))
+	c, err := System{}.DialTCP(t.Context(), netip.AddrPort{}, addrport.Of(l.Addr()))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -63,7 +65,7 @@ func BenchmarkLoopback(b *testing.B) {
 					_, err = c.Read(p)
 				}
 			}()
-			c, err := System{}.DialTCP(b.Context(), netip.AddrPort{}, at(l.Addr()))
+			c, err := System{}.DialTCP(b.Context(), netip.AddrPort{}, addrport.Of(l.Addr()))
 			if err != nil {
 				b.Fatal(err)
 			}

@@ -18,16 +18,6 @@ var (
 	any6     = netip.MustParseAddrPort("[::]:0")
 )
 
-func at(a net.Addr) netip.AddrPort {
-	switch a := a.(type) {
-	case *net.TCPAddr:
-		return addrport.Unmap(a.AddrPort())
-	case *net.UDPAddr:
-		return addrport.Unmap(a.AddrPort())
-	}
-	panic(a)
-}
-
 func listen(t *testing.T, on netip.AddrPort) net.Listener {
 	t.Helper()
 	l, err := System{}.ListenTCP(t.Context(), on)
@@ -46,12 +36,12 @@ func TestDialFallsBack(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer foreign.Close()
-	c, err := System{}.DialTCP(t.Context(), at(foreign.Addr()), at(l.Addr()))
+	c, err := System{}.DialTCP(t.Context(), addrport.Of(foreign.Addr()), addrport.Of(l.Addr()))
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	if at(c.LocalAddr()) == at(foreign.Addr()) || at(c.LocalAddr()).Addr() != loopback.Addr() {
+	if addrport.Of(c.LocalAddr()) == addrport.Of(foreign.Addr()) || addrport.Of(c.LocalAddr()).Addr() != loopback.Addr() {
 		t.Errorf("dialed from %v", c.LocalAddr())
 	}
 }
@@ -61,19 +51,19 @@ func TestDialErrors(t *testing.T) {
 	defer cancel()
 	l := listen(t, loopback)
 	// Nobody listens on a connection's port, and the system gives it to nobody meanwhile.
-	c, err := (System{}).DialTCP(ctx, netip.AddrPort{}, at(l.Addr()))
+	c, err := (System{}).DialTCP(ctx, netip.AddrPort{}, addrport.Of(l.Addr()))
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	if _, err := (System{}).DialTCP(ctx, netip.AddrPort{}, at(c.LocalAddr())); !errors.Is(err, syscall.ECONNREFUSED) {
+	if _, err := (System{}).DialTCP(ctx, netip.AddrPort{}, addrport.Of(c.LocalAddr())); !errors.Is(err, syscall.ECONNREFUSED) {
 		t.Error(err)
 	}
 	if _, err := (System{}).DialTCP(ctx, netip.AddrPort{}, netip.AddrPort{}); err == nil {
 		t.Error("dialed no address")
 	}
 	// 192.0.2.0/24 belongs to nobody.
-	if _, err := (System{}).DialTCP(ctx, netip.MustParseAddrPort("192.0.2.1:0"), at(l.Addr())); err == nil {
+	if _, err := (System{}).DialTCP(ctx, netip.MustParseAddrPort("192.0.2.1:0"), addrport.Of(l.Addr())); err == nil {
 		t.Error("dialed from an address of somebody else")
 	}
 }
@@ -85,7 +75,7 @@ func TestFamiliesAreSeparate(t *testing.T) {
 		t.Skip("no IPv6:", err)
 	}
 	defer l.Close()
-	port := at(l.Addr()).Port()
+	port := addrport.Of(l.Addr()).Port()
 	if c, err := (System{}).DialTCP(t.Context(), netip.AddrPort{}, netip.AddrPortFrom(loopback.Addr(), port)); err == nil {
 		c.Close()
 		t.Error("a listener on [::] took IPv4")
@@ -96,7 +86,7 @@ func TestFamiliesAreSeparate(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer u.Close()
-	v, err := System{}.ListenUDP(t.Context(), netip.AddrPortFrom(any4.Addr(), at(u.LocalAddr()).Port()))
+	v, err := System{}.ListenUDP(t.Context(), netip.AddrPortFrom(any4.Addr(), addrport.Of(u.LocalAddr()).Port()))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -106,7 +96,7 @@ func TestFamiliesAreSeparate(t *testing.T) {
 // An IPv4 address in IPv6 clothes is an IPv4 address.
 func TestMappedAddr(t *testing.T) {
 	l := listen(t, netip.MustParseAddrPort("[::ffff:127.0.0.1]:0"))
-	c, err := System{}.DialTCP(t.Context(), netip.AddrPort{}, netip.AddrPortFrom(netip.MustParseAddr("::ffff:127.0.0.1"), at(l.Addr()).Port()))
+	c, err := System{}.DialTCP(t.Context(), netip.AddrPort{}, netip.AddrPortFrom(netip.MustParseAddr("::ffff:127.0.0.1"), addrport.Of(l.Addr()).Port()))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -122,7 +112,7 @@ func TestUDPPortIsOurs(t *testing.T) {
 	if _, ok := u.(*net.UDPConn); !ok {
 		t.Errorf("%T", u)
 	}
-	if v, err := (System{}).ListenUDP(t.Context(), at(u.LocalAddr())); err == nil {
+	if v, err := (System{}).ListenUDP(t.Context(), addrport.Of(u.LocalAddr())); err == nil {
 		v.Close()
 		t.Error("two sockets have one port")
 	}

@@ -208,7 +208,7 @@ func (s *Session) interrupt() {
 func (s *Session) leave(st *Stream) {
 	switch {
 	case s.err != nil:
-	case s.stepBack != nil && !s.stepBack.rclosed && s.stepBack.err == nil:
+	case s.stepBack != nil && !s.stepBack.rclosed && s.stepBack.err == nil: // else its reader does not come back
 		s.startGrace(s.stepBack)
 	case st == nil:
 	case st.readErr() != nil && !st.local:

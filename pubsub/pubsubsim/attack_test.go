@@ -90,6 +90,19 @@ func newNetwork(t *testing.T, loss float64) *network {
 	return &network{t: t, world: w, attacker: make(map[peer.ID]bool), size: 512, s: pubsubsim.New(pubsubsim.Config{Seed: 7, Latency: w.Latency, Loss: loss})}
 }
 
+// established is a network whose honest nodes have found each other, and publish.
+func established(t *testing.T, honest int) *network {
+	n := newNetwork(t, 0)
+	n.addHonest(honest, nil)
+	n.s.Mix(n.honest, 12)
+	n.s.Run(5 * time.Second)
+	n.publish(rate)
+	return n
+}
+
+// everything is what most sybils swallow.
+func everything(*pubsub.Message) bool { return true }
+
 // invalid is what the data of messages that validators reject begins with.
 const invalid = 1 << 63
 
@@ -336,13 +349,9 @@ func TestOverload(t *testing.T) {
 // TestEclipse: sybils, all of which connect to one node, swallow everything. It is heard
 // and hears all the same.
 func TestEclipse(t *testing.T) {
-	n := newNetwork(t, 0)
-	n.addHonest(nodes(t)*4/5, nil)
-	n.s.Mix(n.honest, 12)
-	n.s.Run(5 * time.Second)
-	n.publish(rate)
+	n := established(t, nodes(t)*4/5)
 	n.s.Run(15 * time.Second)
-	n.addSybils(nodes(t)/5, netip.Addr{}, func(*pubsub.Message) bool { return true })
+	n.addSybils(nodes(t)/5, netip.Addr{}, everything)
 	target := n.honest[:1]
 	n.attack(target, 1)
 	n.s.Every(time.Second, func() bool { n.send(target[0]); return !n.quiet })
@@ -360,13 +369,9 @@ func TestEclipse(t *testing.T) {
 // TestDegradation: "Eclipse Attack Against the Entire Network": more sybils than honest
 // nodes, each connected to many, swallow everything.
 func TestDegradation(t *testing.T) {
-	n := newNetwork(t, 0)
-	n.addHonest(nodes(t)*2/5, nil)
-	n.s.Mix(n.honest, 12)
-	n.s.Run(5 * time.Second)
-	n.publish(rate)
+	n := established(t, nodes(t)*2/5)
 	n.s.Run(15 * time.Second)
-	n.addSybils(nodes(t)*3/5, netip.Addr{}, func(*pubsub.Message) bool { return true })
+	n.addSybils(nodes(t)*3/5, netip.Addr{}, everything)
 	n.attack(n.honest, 24)
 	n.s.Run(30 * time.Second)
 	n.settle()
@@ -376,13 +381,9 @@ func TestDegradation(t *testing.T) {
 // TestCensor: sybils pass on everything but what one node publishes. No score tells: they
 // are good peers but for that. Its messages arrive all the same.
 func TestCensor(t *testing.T) {
-	n := newNetwork(t, 0)
-	n.addHonest(nodes(t)/2, nil)
+	n := established(t, nodes(t)/2)
 	victim := n.honest[0]
 	censored := make(map[uint64]bool)
-	n.s.Mix(n.honest, 12)
-	n.s.Run(5 * time.Second)
-	n.publish(rate)
 	n.addSybils(nodes(t)/2, netip.Addr{}, func(m *pubsub.Message) bool { return censored[binary.BigEndian.Uint64(m.Data)] })
 	n.attack(n.honest, 24)
 	n.s.Run(10 * time.Second)
@@ -407,11 +408,7 @@ func TestCensor(t *testing.T) {
 
 // TestCensorMost: sybils pass on one message of ten, of whomever: that is told.
 func TestCensorMost(t *testing.T) {
-	n := newNetwork(t, 0)
-	n.addHonest(nodes(t)/2, nil)
-	n.s.Mix(n.honest, 12)
-	n.s.Run(5 * time.Second)
-	n.publish(rate)
+	n := established(t, nodes(t)/2)
 	n.addSybils(nodes(t)/2, netip.Addr{}, func(m *pubsub.Message) bool { return binary.BigEndian.Uint64(m.Data)%10 != 0 })
 	n.attack(n.honest, 24)
 	n.s.Run(40 * time.Second)
@@ -425,7 +422,7 @@ func TestCensorMost(t *testing.T) {
 func TestReturn(t *testing.T) {
 	n := newNetwork(t, 0)
 	n.addHonest(15, nil)
-	n.addSybils(15, netip.Addr{}, func(*pubsub.Message) bool { return true })
+	n.addSybils(15, netip.Addr{}, everything)
 	n.s.Mix(n.honest, 12)
 	n.attack(n.honest, 15)
 	n.publish(rate)
@@ -439,7 +436,7 @@ func TestReturn(t *testing.T) {
 func TestColdBoot(t *testing.T) {
 	n := newNetwork(t, 0)
 	n.addHonest(nodes(t)*2/5, nil)
-	n.addSybils(nodes(t)*3/5, netip.Addr{}, func(*pubsub.Message) bool { return true })
+	n.addSybils(nodes(t)*3/5, netip.Addr{}, everything)
 	n.attack(n.honest, 24)
 	n.s.Mix(n.honest, 12)
 	n.publish(rate)
@@ -471,7 +468,7 @@ func TestCovertFlash(t *testing.T) {
 // first message on; each honest node that comes finds them before it finds others.
 func TestAttackAtDawn(t *testing.T) {
 	n := newNetwork(t, 0)
-	n.addSybils(nodes(t)*3/5, netip.Addr{}, func(*pubsub.Message) bool { return true })
+	n.addSybils(nodes(t)*3/5, netip.Addr{}, everything)
 	for range nodes(t) * 2 / 5 {
 		x := n.addHonest(1, nil)[0]
 		for _, i := range n.s.Rand.Perm(len(n.bad))[:min(36, len(n.bad))] {
@@ -489,13 +486,9 @@ func TestAttackAtDawn(t *testing.T) {
 
 // TestColocation: sybils that share few addresses are nobody's mesh from the start.
 func TestColocation(t *testing.T) {
-	n := newNetwork(t, 0)
-	n.addHonest(nodes(t)/2, nil)
-	n.s.Mix(n.honest, 12)
-	n.s.Run(5 * time.Second)
-	n.publish(rate)
+	n := established(t, nodes(t)/2)
 	for i := range 4 {
-		n.addSybils(nodes(t)/8, netip.AddrFrom4([4]byte{192, 0, 2, byte(i)}), func(*pubsub.Message) bool { return true })
+		n.addSybils(nodes(t)/8, netip.AddrFrom4([4]byte{192, 0, 2, byte(i)}), everything)
 	}
 	n.attack(n.honest, 24)
 	n.s.Run(25 * time.Second)
@@ -506,11 +499,7 @@ func TestColocation(t *testing.T) {
 // spam runs an attack of nodes, one in ten, that tell each of their 20 neighbours
 // something every 100 ms.
 func spam(t *testing.T, rpc func(n *network, to *pubsubsim.Node) *pubsub.RPC) *network {
-	n := newNetwork(t, 0)
-	n.addHonest(nodes(t)*9/10, nil)
-	n.s.Mix(n.honest, 12)
-	n.s.Run(5 * time.Second)
-	n.publish(rate)
+	n := established(t, nodes(t)*9/10)
 	n.addSybils(nodes(t)/10, netip.Addr{}, nil)
 	n.attack(n.honest, 20)
 	n.s.Run(5 * time.Second)

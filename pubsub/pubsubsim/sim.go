@@ -22,8 +22,8 @@
 //
 // # What it takes
 //
-// The tests attack networks of 60 nodes, of 1,000 in CI, and of 5,000 by `make sim`, which
-// keeps one processor busy for 20 minutes and takes up to 3 GiB of memory.
+// The tests attack networks of 60 nodes, of 1,000 in CI, and of 5,000 by `make sim`, where
+// one takes one to three minutes of a processor and up to 3 GiB of memory.
 package pubsubsim
 
 import (
